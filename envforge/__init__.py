@@ -1,0 +1,1 @@
+"""envforge: reproducible PyTorch builds and training for left-behind NVIDIA cards."""
