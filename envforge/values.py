@@ -1,4 +1,4 @@
-"""Value types of the field: compute capability and device code. No I/O.
+"""Value types of the field: versions, compute capability, device code. No I/O.
 
 The two binary rules live here and nowhere else: which device code runs on which card.
 Source: CUDA C++ Programming Guide, "Binary Compatibility" and "PTX Compatibility"
@@ -16,6 +16,44 @@ Support = Literal["native", "ptx-jit", "partial", "none"]
 
 _CAPABILITY = re.compile(r"(\d{1,2})\.(\d)\Z")
 _CODE = re.compile(r"(sm|compute)_(\d{2,3})([af]?)\Z")
+
+
+def version_key(text: str) -> tuple[int, ...]:
+    """Turn ``"10.1.243"`` into ``(10, 1, 243)``; ValueError for anything but dotted integers."""
+    try:
+        return tuple(map(int, text.split(".")))
+    except ValueError:
+        raise ValueError(f"not a version of dotted integers: {text!r}") from None
+
+
+class VersionRange(NamedTuple):
+    """A half-open range of versions: ``>=5.0,<10.3``.
+
+    Bounds are written ``<next`` because ``<=10.2`` excludes 10.2.89, which nobody means. Every
+    range of the database has this form; requests of users are pip specifiers, not this.
+    """
+
+    text: str
+    lower: tuple[int, ...]
+    upper: tuple[int, ...] | None
+
+    @classmethod
+    def parse(cls, text: str) -> VersionRange:
+        """Read ``">=5.0,<10.3"``, ``">=7.5"`` or ``"<6"``; ValueError for any other operator."""
+        lower: tuple[int, ...] = ()
+        upper: tuple[int, ...] | None = None
+        for part in text.split(","):
+            if part.startswith(">="):
+                lower = version_key(part[2:])
+            elif part.startswith("<") and not part.startswith("<="):
+                upper = version_key(part[1:])
+            else:
+                raise ValueError(f"not a range of the form >=A,<B: {text!r}")
+        return cls(text, lower, upper)
+
+    def __contains__(self, version: object) -> bool:
+        key = version_key(str(version))
+        return self.lower <= key and (self.upper is None or key < self.upper)
 
 
 class ComputeCapability(NamedTuple):

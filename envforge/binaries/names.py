@@ -1,0 +1,102 @@
+"""Kernel names of a device image, from its first kilobytes.
+
+nvcc writes the section names (``.text.<kernel>``) right behind the ELF header, so the beginning
+of an image is enough, and most images are packed: only the beginning is unpacked. No library
+offers that for raw LZ4 blocks (python-lz4 wants the whole block and its whole size), hence
+:func:`unpack_lz4`. Format: https://github.com/lz4/lz4/blob/dev/doc/lz4_Block_format.md
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import re
+from typing import Any
+
+from envforge.binaries.fatbin import Buffer, Entry
+
+_SASS_KERNEL = re.compile(rb"\.text\.([^\0]+)\0")
+_PTX_KERNEL = re.compile(rb"\.entry\s+([\w$]+)")
+_LONG = 15
+_MIN_MATCH = 4
+
+
+def beginning(buffer: Buffer, entry: Entry, limit: int) -> bytes:
+    """Return up to ``limit`` bytes of the unpacked image; less where it is shorter or damaged."""
+    start, end = entry.payload
+    if entry.compression == "none":
+        return buffer[start : min(end, start + limit)]
+    # A block may be incompressible: 1 byte in 255 and a few more are overhead.
+    packed = buffer[start : min(end, start + limit + limit // 255 + 64)]
+    return unpack_lz4(packed, limit) if entry.compression == "lz4" else _unpack_zstd(packed, limit)
+
+
+def kernels(image: bytes) -> list[bytes]:
+    """Return the mangled kernel names that stand complete in the beginning of an image."""
+    pattern = _SASS_KERNEL if image.startswith(b"\x7fELF") else _PTX_KERNEL
+    return pattern.findall(image)
+
+
+def unpack_lz4(packed: bytes, limit: int) -> bytes:
+    """Unpack the first ``limit`` bytes of a raw LZ4 block; what is cut off or damaged ends it."""
+    out = bytearray()
+    try:
+        _unpack_sequences(packed, out, limit)
+    except IndexError:
+        pass
+    return bytes(out[:limit])
+
+
+def _unpack_sequences(packed: bytes, out: bytearray, limit: int) -> None:
+    position = 0
+    while len(out) < limit:
+        token = packed[position]
+        literals, position = _length(packed, position + 1, token >> 4)
+        out += packed[position : position + literals]
+        position += literals
+        distance = packed[position] | packed[position + 1] << 8
+        size, position = _length(packed, position + 2, token & 15)
+        start = len(out) - distance
+        if not distance or start < 0:
+            return
+        size = min(size + _MIN_MATCH, limit)
+        # A match may overlap what it produces: distance 1 repeats one byte.
+        pattern = out[start : start + size]
+        out += pattern if distance >= size else (pattern * (size // distance + 1))[:size]
+
+
+def _length(packed: bytes, position: int, length: int) -> tuple[int, int]:
+    if length < _LONG:
+        return length, position
+    while (byte := packed[position]) == 255:  # noqa: PLR2004
+        length += byte
+        position += 1
+    return length + byte, position + 1
+
+
+def _unpack_zstd(packed: bytes, limit: int) -> bytes:
+    """Unpack the beginning of a zstd frame where this Python can; nothing where it cannot."""
+    decompressor = _zstd()
+    if decompressor is None:
+        return b""
+    try:
+        return bytes(decompressor(packed, limit))
+    except Exception:  # noqa: BLE001 - each zstd module has its own class of error
+        return b""
+
+
+def _zstd() -> Any | None:
+    """Python 3.14 has zstd, older ones the backport of the same name or ``zstandard``."""
+    for name in ("compression.zstd", "backports.zstd"):
+        try:
+            module: Any = importlib.import_module(name)
+        except ImportError:
+            continue
+        return lambda packed, limit: module.ZstdDecompressor().decompress(packed, limit)
+    try:
+        zstandard: Any = importlib.import_module("zstandard")
+    except ImportError:
+        return None
+    return lambda packed, limit: (
+        zstandard.ZstdDecompressor().stream_reader(io.BytesIO(packed)).read(limit)
+    )
