@@ -1,0 +1,132 @@
+"""Request + Database -> Resolution, or a Conflict that explains itself. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from envforge.capability.lookup import releases_matching
+from envforge.capability.models import Database
+from envforge.errors import Unsatisfiable
+from envforge.resolver.candidates import Search, candidates
+from envforge.resolver.model import (
+    ROUTES,
+    Broken,
+    Candidate,
+    Conflict,
+    Relaxation,
+    Request,
+    Resolution,
+    RouteKind,
+)
+
+__all__ = ["ROUTES", "Conflict", "Request", "Resolution", "RouteKind", "explain", "resolve", "routes"]
+
+_DROPPABLE = ("torch", "cuda", "gcc", "python", "platform", "route", "driver")
+_SPECIFIC_FIRST = (
+    "wheel-glibc",
+    "wheel-python",
+    "torch-python",
+    "cuda-gcc",
+    "torch-gcc",
+    "driver-at-hand",
+    "last-driver",
+    "torch-capability",
+    "kernels",
+    "nvcc",
+    "torch-cuda",
+    "general",
+)
+"""Order in which rules are tried to be left out: what stays is the more general reason."""
+
+
+def resolve(database: Database, request: Request) -> Resolution:
+    """Return the cheapest route to the newest release that fits; Unsatisfiable with the Conflict.
+
+    UnknownName when no known release fits ``request.torch``.
+    """
+    for route in _routes(request):
+        found = _newest(database, request, route)
+        if found is not None:
+            return found
+    raise Unsatisfiable("nothing fits this request", explain(database, request))
+
+
+def routes(database: Database, request: Request) -> list[Resolution]:
+    """Return the newest release of every route that fits, cheapest route first."""
+    found = [_newest(database, request, route) for route in _routes(request)]
+    return [resolution for resolution in found if resolution is not None]
+
+
+def cpu_route(database: Database, request: Request) -> Resolution | None:
+    """Return what is left without the card, or None."""
+    return _newest(database, request._replace(card=None, route=None, cuda=None), "cpu")
+
+
+def _routes(request: Request) -> Iterator[RouteKind]:
+    for route in ROUTES:
+        if (route == "cpu") != (request.card is None):
+            continue  # the CPU never satisfies a card
+        if request.route in (None, route):
+            yield route
+
+
+def _newest(database: Database, request: Request, route: RouteKind) -> Resolution | None:
+    for release in releases_matching(database, request.torch):
+        search = Search(database, request, release, only_possible=True)
+        for candidate in candidates(search, route):
+            return candidate.resolution
+    return None
+
+
+def explain(database: Database, request: Request) -> Conflict:
+    """Say why nothing fits: walk the whole space and reduce the rules to a minimal set."""
+    space = list(_space(database, request))
+    sets = {frozenset(rule.id for rule in candidate.broken) for candidate in space}
+    by_id = {rule.id: rule for candidate in space for rule in candidate.broken}
+    minimal = _minimal(sets, sorted(by_id.values(), key=_deletion_order))
+    others = [rule for rule in by_id.values() if rule.kind in ("nvcc", "torch-cuda", "kernels")]
+    return Conflict(
+        request=request,
+        rules=tuple(by_id[id_] for id_ in minimal),
+        others=tuple(sorted((r for r in others if r.id not in minimal), key=lambda r: r.id)),
+        relaxations=tuple(_relaxations(database, request)),
+        considered=len(space),
+    )
+
+
+def _space(database: Database, request: Request) -> Iterator[Candidate]:
+    for release in releases_matching(database, request.torch):
+        search = Search(database, request, release, only_possible=False)
+        for route in _routes(request):
+            yield from candidates(search, route)
+
+
+def _deletion_order(rule: Broken) -> tuple[int, str]:
+    return (_SPECIFIC_FIRST.index(rule.kind), rule.id)
+
+
+def _minimal(sets: set[frozenset[str]], rules: list[Broken]) -> list[str]:
+    """Deletion filter: leave out each rule in turn; it stays only if a candidate gets free."""
+    kept = [rule.id for rule in rules]
+    for rule in rules:
+        without = set(kept) - {rule.id}
+        if all(broken & without for broken in sets):
+            kept.remove(rule.id)
+    return kept if sets else []
+
+
+def _relaxations(database: Database, request: Request) -> Iterator[Relaxation]:
+    """For each part of the request: what the request without it gives."""
+    for part in _DROPPABLE:
+        if getattr(request, part) is None:
+            continue
+        relaxed = request._replace(**{part: None})
+        for route in _routes(relaxed):
+            found = _newest(database, relaxed, route)
+            if found is not None:
+                yield Relaxation(part, found)
+                break
+    if request.card is not None:
+        left = cpu_route(database, request._replace(platform=None, python=None))
+        if left is not None:
+            yield Relaxation("gpu", left)

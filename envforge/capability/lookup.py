@@ -1,0 +1,218 @@
+"""Questions to the database about cards, releases and toolkits. Unknown names are refused."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from envforge.capability.models import (
+    Architecture,
+    CudaToolkit,
+    Database,
+    Device,
+    Platform,
+    TorchRelease,
+)
+from envforge.capability.names import marketing_names, normalise
+from envforge.errors import AmbiguousName, UnknownName, UsageError
+from envforge.values import ComputeCapability, version_key
+
+_PCI_ID = re.compile(r"(?:10de:)?([0-9a-f]{4})\Z")
+_CAPABILITY = re.compile(r"(?:sm_|compute_)(\d{2,3})\Z|(\d{1,2}\.\d)\Z")
+_PLAIN = re.compile(r"\d+(?:\.\d+)*\Z")
+_SPECIFIER = re.compile(r"[\d.,<>=!~* ]+\Z")
+
+
+class Card(NamedTuple):
+    """A card, or a whole compute capability where only that was given."""
+
+    name: str
+    compute_capability: ComputeCapability
+    chip: str | None = None
+    pci_id: str | None = None
+    """``10de:1187``; None where several ids share the name."""
+
+
+def find_card(database: Database, text: str) -> Card:
+    """Identify what ``--gpu`` says: a name, a PCI id or a compute capability.
+
+    UnknownName with near matches; AmbiguousName where chips of different capability share it.
+    """
+    word = text.strip().lower()
+    if match := _CAPABILITY.match(word):
+        return _by_capability(database, match[2] or _dotted(match[1]), text)
+    if word.startswith("10de:"):
+        return find_device(database, word)
+    return _by_name(database, text)
+
+
+def _dotted(number: str) -> str:
+    return str(ComputeCapability.from_number(int(number)))
+
+
+def _by_capability(database: Database, capability: str, text: str) -> Card:
+    architecture = database.architectures.get(capability)
+    if architecture is None:
+        raise UnknownName(
+            "compute capability", text, hint=f"known: {', '.join(database.architectures)}"
+        )
+    return Card(
+        f"{architecture.name} (compute capability {capability})",
+        ComputeCapability.parse(capability),
+    )
+
+
+def find_device(database: Database, pci_id: str) -> Card:
+    """Identify a card by ``10de:1187``; UnknownName when no GPU has that id."""
+    match = _PCI_ID.match(pci_id.lower())
+    device = database.devices.get(match[1]) if match else None
+    if device is None:
+        raise UnknownName("PCI id", pci_id, hint="find it with: envforge check, or lspci -nn -d 10de:")
+    return _card(device, " / ".join(marketing_names(device.name)))
+
+
+def _card(device: Device, name: str) -> Card:
+    capability = ComputeCapability.parse(device.compute_capability)
+    return Card(name, capability, device.chip, f"10de:{device.id}")
+
+
+def _by_name(database: Database, text: str) -> Card:
+    ids = _ids_of(database, normalise(text))
+    if not ids:
+        raise UnknownName("card", text, near_names(database, text), hint=_CARD_HINT)
+    devices = [database.devices[device_id] for device_id in ids]
+    if len({device.compute_capability for device in devices}) > 1:
+        raise AmbiguousName(
+            text,
+            tuple(_choice(device) for device in devices),
+            hint=f"name the PCI id: --gpu 10de:{ids[-1]} (lspci -nn -d 10de: shows yours)",
+        )
+    shown = _shown_name(devices, normalise(text)) or text
+    if len(devices) == 1:
+        return _card(devices[0], shown)
+    chips = sorted({device.chip for device in devices})
+    capability = ComputeCapability.parse(devices[0].compute_capability)
+    return Card(shown, capability, "/".join(chips))
+
+
+_CARD_HINT = "give a name (gtx760), a PCI id (10de:1187) or a compute capability (sm_35)"
+
+
+def _ids_of(database: Database, key: str) -> tuple[str, ...]:
+    """Ids of a normalised name; ``k40`` also means K40c, K40m and the like."""
+    if ids := database.names.get(key):
+        return ids
+    if not key or not key[-1].isdigit():
+        return ()
+    variants = re.compile(re.escape(key) + r"[a-z]{1,2}\Z")
+    found = {i for name, ids in database.names.items() if variants.match(name) for i in ids}
+    return tuple(sorted(found))
+
+
+def _choice(device: Device) -> dict[str, str]:
+    return {
+        "pci_id": f"10de:{device.id}",
+        "chip": device.chip,
+        "compute_capability": device.compute_capability,
+        "name": " / ".join(marketing_names(device.name)),
+    }
+
+
+def _shown_name(devices: Iterable[Device], key: str) -> str | None:
+    """Spell the name as pci.ids does: the words that all matching names begin with."""
+    names = [name for device in devices for name in marketing_names(device.name)]
+    matching = [name.split() for name in names if key in normalise(name)]
+    common = [words[0] for words in zip(*matching, strict=False) if len(set(words)) == 1]
+    return " ".join(common) if key in normalise("".join(common)) else None
+
+
+def near_names(database: Database, text: str) -> tuple[str, ...]:
+    """Find card names that look like ``text``, best first."""
+    from difflib import get_close_matches  # noqa: PLC0415 -- only on the way to an error
+
+    return tuple(get_close_matches(normalise(text), database.names, n=5, cutoff=0.7))
+
+
+def architecture_of(database: Database, card: Card) -> Architecture:
+    """Return the row of the card's compute capability."""
+    return database.architectures[str(card.compute_capability)]
+
+
+def find_platform(database: Database, name: str) -> Platform:
+    """Return the platform called ``name``; UnknownName with the known ones."""
+    for platform in database.platforms:
+        if platform.name == name:
+            return platform
+    known = ", ".join(platform.name for platform in database.platforms)
+    raise UnknownName("platform", name, hint=f"known platforms: {known}")
+
+
+def matcher(option: str, spec: str | None) -> Callable[[str], bool]:
+    """Turn a version request into a predicate.
+
+    None accepts all; ``10.1`` accepts 10.1 and 10.1.243; ``>=1.8,<2`` is read as pip reads it.
+    UsageError for anything that is neither.
+    """
+    if spec is None:
+        return lambda _version: True
+    plain = spec.strip()
+    if _PLAIN.match(plain):
+        wanted = version_key(plain)
+        return lambda version: version_key(version)[: len(wanted)] == wanted
+    return _pip_matcher(option, plain)
+
+
+def _pip_matcher(option: str, spec: str) -> Callable[[str], bool]:
+    from packaging.specifiers import InvalidSpecifier, SpecifierSet  # noqa: PLC0415
+
+    try:
+        if not _SPECIFIER.match(spec):
+            raise InvalidSpecifier(spec)
+        accepted = SpecifierSet(spec)
+    except InvalidSpecifier:
+        raise UsageError(
+            f"{option}: {spec!r} is not a version", hint=f"write it as pip does: {option} '>=1.8,<2'"
+        ) from None
+    return accepted.contains
+
+
+def releases_matching(database: Database, spec: str | None) -> tuple[TorchRelease, ...]:
+    """Return the known releases ``spec`` allows, newest first; UnknownName when it allows none."""
+    accepts = matcher("--torch", spec)
+    found = tuple(release for release in database.releases if accepts(release.version))
+    if not found:
+        raise UnknownName(
+            "torch release",
+            str(spec),
+            _near_releases(database, str(spec)),
+            hint=f"newest known: {database.releases[0].version}; a release that is not in the"
+            " database is refused, never assumed",
+        )
+    return found
+
+
+def _near_releases(database: Database, spec: str) -> tuple[str, ...]:
+    from difflib import get_close_matches  # noqa: PLC0415 -- only on the way to an error
+
+    versions = [release.version for release in database.releases]
+    return tuple(get_close_matches(spec.strip("<>=!~* "), versions, n=4, cutoff=0.5))
+
+
+def toolkits_of(database: Database, cuda: str) -> list[CudaToolkit]:
+    """Return the toolkits a wheel's ``9.0.176`` or ``11.8`` can mean."""
+    wanted = version_key(cuda)
+    return [row for row in database.toolkits if version_key(row.version)[: len(wanted)] == wanted]
+
+
+def driver_floor(database: Database, cuda: str) -> str | None:
+    """Return the oldest driver a program built with ``cuda`` starts on; None where not known.
+
+    Minor-version compatibility counts (11.x from 450.80.02): it covers programs that carry SASS.
+    """
+    floors = [
+        row.driver_min_compatible or row.driver_min
+        for row in toolkits_of(database, cuda)
+        if row.driver_min_compatible or row.driver_min
+    ]
+    return min((floor for floor in floors if floor), key=version_key, default=None)

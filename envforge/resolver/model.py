@@ -1,0 +1,97 @@
+"""What the resolver takes and gives: values only."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from envforge.capability.lookup import Card
+from envforge.values import Support
+
+RouteKind = Literal["wheel", "wheel-variant", "conda-forge", "distribution", "source", "cpu"]
+ROUTES: tuple[RouteKind, ...] = (
+    "wheel",
+    "wheel-variant",
+    "conda-forge",
+    "distribution",
+    "source",
+    "cpu",
+)
+"""Cheapest first. ``cpu`` never satisfies a card: it is used only when it is asked for."""
+
+
+class Request(NamedTuple):
+    """What the user wants. Version fields hold what was typed, ``10.1`` or ``>=1.8,<2``."""
+
+    card: Card | None = None
+    """None only for the route ``cpu``."""
+    torch: str | None = None
+    cuda: str | None = None
+    gcc: str | None = None
+    python: str | None = None
+    platform: str | None = None
+    route: RouteKind | None = None
+    driver: str | None = None
+    """The driver of the machine that will compute; None assumes the card's last branch."""
+    ptx: bool = False
+    placed: bool = False
+    """A platform of the database must carry it (an image is to be built), not just any machine."""
+
+
+class Resolution(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One way to a working PyTorch. Fields a route does not decide are None or empty."""
+
+    route: RouteKind
+    torch: str
+    support: Support
+    evidence: str
+    source: str
+    cuda: str | None = None
+    cuda_origin: Literal["distribution", "runfile"] | None = None
+    gcc: str | None = None
+    python: str | None = None
+    platform: str | None = None
+    variant: str | None = None
+    """Of the wheel: None is the default one, ``cu118`` comes from its own index."""
+    package: str | None = None
+    """Of the distribution."""
+    codes: tuple[str, ...] = ()
+    """Machine code the result carries (or, of a source build, is to carry)."""
+    notes: tuple[str, ...] = ()
+    """Keys of risks that ``report`` words: ``ptx-jit``, ``not-built-yet``, ``sub-default`` ..."""
+
+
+class Broken(NamedTuple):
+    """A rule that a candidate breaks, with the facts ``report`` makes a sentence of."""
+
+    id: str
+    kind: str
+    facts: tuple[tuple[str, str], ...]
+    source: str
+    evidence: str
+
+
+class Candidate(NamedTuple):
+    """A resolution and the rules that forbid it; none broken: it is possible."""
+
+    resolution: Resolution
+    broken: tuple[Broken, ...]
+
+
+class Relaxation(NamedTuple):
+    """What leaving out one part of the request would give."""
+
+    drop: str
+    gives: Resolution
+
+
+class Conflict(NamedTuple):
+    """Why nothing fits: a minimal set of rules that together forbid every candidate."""
+
+    request: Request
+    rules: tuple[Broken, ...]
+    others: tuple[Broken, ...]
+    """Further rules about this very card that candidates broke; true, but not needed."""
+    relaxations: tuple[Relaxation, ...]
+    considered: int

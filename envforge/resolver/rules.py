@@ -1,0 +1,178 @@
+"""The rules, one function each: does this pair of facts go together? Yields what is broken.
+
+Each bound stands once, in its record; the id of its rule is made from the record's name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from envforge.capability.lookup import Card, driver_floor
+from envforge.capability.models import (
+    Architecture,
+    CudaToolkit,
+    Database,
+    Fact,
+    Platform,
+    TorchRelease,
+    Wheel,
+    in_range,
+)
+from envforge.resolver.model import Broken
+from envforge.values import version_key
+
+
+def _broken(id_: str, kind: str, record: Fact, **facts: str) -> Broken:
+    return Broken(id_, kind, tuple(facts.items()), record.source, record.evidence)
+
+
+def kernels(wheel: Wheel, card: Card) -> Iterator[Broken]:
+    """The wheel's own kernels must run on the card."""
+    if wheel.support_on(card.compute_capability) == "none":
+        name = f"wheel-{wheel.torch}" + (f"-{wheel.variant}" if wheel.variant else "")
+        yield _broken(
+            f"{name}-kernels",
+            "kernels",
+            wheel,
+            torch=wheel.torch,
+            variant=wheel.variant or "default",
+            codes=" ".join(wheel.codes),
+            compute_capability=str(card.compute_capability),
+        )
+
+
+def driver(database: Database, cuda: str, architecture: Architecture, has: str | None) -> Iterator[Broken]:
+    """The driver at hand, or else the card's last branch, must start programs of this CUDA."""
+    floor = driver_floor(database, cuda)
+    if floor is None:
+        return
+    if has is not None:
+        if version_key(has) < version_key(floor):
+            yield _driver_broken(database, cuda, floor, "driver-at-hand", has)
+    elif (last := architecture.last_driver_branch) and version_key(last) < version_key(floor)[:1]:
+        yield _broken(
+            f"compute-{architecture.compute_capability}-driver",
+            "last-driver",
+            architecture,
+            compute_capability=architecture.compute_capability,
+            branch=last,
+            cuda=cuda,
+            floor=floor,
+        )
+
+
+def _driver_broken(database: Database, cuda: str, floor: str, kind: str, has: str) -> Broken:
+    toolkit = next(row for row in database.toolkits if row.version.startswith(cuda))
+    return _broken(f"cuda-{cuda}-driver", kind, toolkit, cuda=cuda, floor=floor, driver=has)
+
+
+def nvcc(architecture: Architecture, toolkit: CudaToolkit) -> Iterator[Broken]:
+    """The toolkit's compiler must emit code for the card."""
+    if not in_range(toolkit.version, architecture.cuda):
+        yield _broken(
+            f"compute-{architecture.compute_capability}-cuda",
+            "nvcc",
+            architecture,
+            compute_capability=architecture.compute_capability,
+            architecture=architecture.name,
+            range=architecture.cuda,
+        )
+
+
+def release_cuda(release: TorchRelease, toolkit: CudaToolkit) -> Iterator[Broken]:
+    """The release's sources must compile with the toolkit."""
+    bounds = release.source_build.cuda
+    if not in_range(toolkit.version, bounds):
+        yield _broken(
+            f"torch-{release.version}-cuda",
+            "torch-cuda",
+            release.source_build,
+            torch=release.version,
+            range=bounds,
+        )
+
+
+def release_capability(release: TorchRelease, card: Card) -> Iterator[Broken]:
+    """The release's kernels must be written for the card's generation."""
+    build = release.source_build
+    if not in_range(str(card.compute_capability), build.compute_capability):
+        yield _broken(
+            f"torch-{release.version}-compute-capability",
+            "torch-capability",
+            build,
+            torch=release.version,
+            range=build.compute_capability,
+            compute_capability=str(card.compute_capability),
+        )
+
+
+def host_compiler(release: TorchRelease, toolkit: CudaToolkit, gcc: str) -> Iterator[Broken]:
+    """The toolkit's headers must accept the host compiler, and the release's sources need it."""
+    if not in_range(gcc, toolkit.gcc):
+        yield _broken(
+            f"cuda-{toolkit.version}-gcc",
+            "cuda-gcc",
+            toolkit,
+            cuda=toolkit.version,
+            range=toolkit.gcc,
+        )
+    build = release.source_build
+    if build.gcc is not None and not in_range(gcc, build.gcc):
+        yield _broken(
+            f"torch-{release.version}-gcc",
+            "torch-gcc",
+            build,
+            torch=release.version,
+            range=build.gcc,
+        )
+
+
+def release_python(release: TorchRelease, python: str) -> Iterator[Broken]:
+    """The release must know the Python."""
+    pythons = release.source_build.pythons
+    if python not in pythons:
+        yield _broken(
+            f"torch-{release.version}-python",
+            "torch-python",
+            release,
+            torch=release.version,
+            pythons=", ".join(pythons) or "none known",
+        )
+
+
+def wheel_platform(wheel: Wheel, platform: Platform, wheel_tag: str) -> Iterator[Broken]:
+    """The wheel must be published for the platform's Python and start on its glibc."""
+    if all(file.tag != wheel_tag for file in wheel.files):
+        yield _broken(
+            f"wheel-{wheel.torch}-python",
+            "wheel-python",
+            wheel,
+            torch=wheel.torch,
+            tags=" ".join(file.tag for file in wheel.files) or "none on the package index",
+        )
+    if wheel.glibc_min and version_key(platform.glibc) < version_key(wheel.glibc_min):
+        yield _broken(
+            f"wheel-{wheel.torch}-glibc",
+            "wheel-glibc",
+            wheel,
+            torch=wheel.torch,
+            glibc=wheel.glibc_min,
+        )
+
+
+def general(database: Database, axes: Mapping[str, str]) -> Iterator[Broken]:
+    """The constraints of ``rules.yaml`` that speak of exactly these axes."""
+    for rule in database.rules:
+        if not (set(rule.when) | set(rule.require)) <= set(axes):
+            continue
+        if not all(_holds(axes[axis], bounds) for axis, bounds in rule.when.items()):
+            continue
+        if not all(_holds(axes[axis], bounds) for axis, bounds in rule.require.items()):
+            yield _broken(rule.id, "general", rule, why=rule.why)
+
+
+def _holds(value: str, condition: str) -> bool:
+    """A condition is a range, or words of which one must be equal."""
+    if condition[0] in "<>":
+        return in_range(value, condition)
+    return value in condition.split("|")
