@@ -9,6 +9,7 @@ suffixes ``a`` and ``f`` "Feature Set Compiler Targets" of the same guide.
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Literal, NamedTuple
 
 Support = Literal["native", "ptx-jit", "partial", "none"]
@@ -18,6 +19,7 @@ _CAPABILITY = re.compile(r"(\d{1,2})\.(\d)\Z")
 _CODE = re.compile(r"(sm|compute)_(\d{2,3})([af]?)\Z")
 
 
+@cache
 def version_key(text: str) -> tuple[int, ...]:
     """Turn ``"10.1.243"`` into ``(10, 1, 243)``; ValueError for anything but dotted integers."""
     try:

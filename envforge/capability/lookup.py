@@ -68,7 +68,9 @@ def find_device(database: Database, pci_id: str) -> Card:
     match = _PCI_ID.match(pci_id.lower())
     device = database.devices.get(match[1]) if match else None
     if device is None:
-        raise UnknownName("PCI id", pci_id, hint="find it with: envforge check, or lspci -nn -d 10de:")
+        raise UnknownName(
+            "PCI id", pci_id, hint="find it with: envforge check, or lspci -nn -d 10de:"
+        )
     return _card(device, " / ".join(marketing_names(device.name)))
 
 
@@ -172,7 +174,8 @@ def _pip_matcher(option: str, spec: str) -> Callable[[str], bool]:
         accepted = SpecifierSet(spec)
     except InvalidSpecifier:
         raise UsageError(
-            f"{option}: {spec!r} is not a version", hint=f"write it as pip does: {option} '>=1.8,<2'"
+            f"{option}: {spec!r} is not a version",
+            hint=f"write it as pip does: {option} '>=1.8,<2'",
         ) from None
     return accepted.contains
 

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from envforge.values import ComputeCapability, DeviceCode, VersionRange, best_support, version_key
+from envforge.values import ComputeCapability, DeviceCode, VersionRange, best_support
 
 Evidence = Literal["measured", "vendor-docs", "upstream", "third-party", "inferred"]
 Version = Annotated[str, msgspec.Meta(pattern=r"^\d+(\.\d+)*$")]
@@ -131,7 +131,9 @@ class Wheel(Fact, frozen=True, kw_only=True, forbid_unknown_fields=True):
     glibc_min: Version | None = None
     files: tuple[WheelFile, ...] = ()
 
-    def support_on(self, card: ComputeCapability) -> Literal["native", "ptx-jit", "partial", "none"]:
+    def support_on(
+        self, card: ComputeCapability
+    ) -> Literal["native", "ptx-jit", "partial", "none"]:
         """How ``card`` runs torch's own kernels of this wheel."""
         return best_support([DeviceCode.parse(code) for code in self.codes], card)
 
@@ -262,8 +264,3 @@ def parse_range(bounds: str) -> VersionRange:
     if found is None:
         found = _RANGES[bounds] = VersionRange.parse(bounds)
     return found
-
-
-def newest_first(version: str) -> tuple[int, ...]:
-    """Sort key that puts the newest version first."""
-    return tuple(-part for part in version_key(version)) + (1,)

@@ -30,7 +30,7 @@ def marketing_names(device_name: str) -> list[str]:
 def _spell_out(group: str, previous: str) -> Iterable[str]:
     """``GT 620M/625M`` -> ``GT 620M``, ``GT 625M``, with the brand of the name before."""
     head, *rest = group.strip().split("/")
-    brand = previous.split(" ")[0]
+    brand = previous.split(" ", maxsplit=1)[0]
     if brand.lower() in _BRANDS and head.split(" ")[0].lower() not in _BRANDS:
         head = f"{brand} {head}"
     yield head

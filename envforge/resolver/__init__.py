@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from envforge.capability.lookup import releases_matching
-from envforge.capability.models import Database
+from envforge.capability.models import Database, in_range
 from envforge.errors import Unsatisfiable
 from envforge.resolver.candidates import Search, candidates
 from envforge.resolver.model import (
@@ -17,9 +17,20 @@ from envforge.resolver.model import (
     Request,
     Resolution,
     RouteKind,
+    Toolkits,
 )
 
-__all__ = ["ROUTES", "Conflict", "Request", "Resolution", "RouteKind", "explain", "resolve", "routes"]
+__all__ = [
+    "ROUTES",
+    "Conflict",
+    "Request",
+    "Resolution",
+    "RouteKind",
+    "cpu_route",
+    "explain",
+    "resolve",
+    "routes",
+]
 
 _DROPPABLE = ("torch", "cuda", "gcc", "python", "platform", "route", "driver")
 _SPECIFIC_FIRST = (
@@ -72,9 +83,10 @@ def _routes(request: Request) -> Iterator[RouteKind]:
 
 def _newest(database: Database, request: Request, route: RouteKind) -> Resolution | None:
     for release in releases_matching(database, request.torch):
-        search = Search(database, request, release, only_possible=True)
+        search = Search(database, request, release)
         for candidate in candidates(search, route):
-            return candidate.resolution
+            if not candidate.broken:
+                return candidate.resolution
     return None
 
 
@@ -84,19 +96,35 @@ def explain(database: Database, request: Request) -> Conflict:
     sets = {frozenset(rule.id for rule in candidate.broken) for candidate in space}
     by_id = {rule.id: rule for candidate in space for rule in candidate.broken}
     minimal = _minimal(sets, sorted(by_id.values(), key=_deletion_order))
-    others = [rule for rule in by_id.values() if rule.kind in ("nvcc", "torch-cuda", "kernels")]
     return Conflict(
         request=request,
         rules=tuple(by_id[id_] for id_ in minimal),
-        others=tuple(sorted((r for r in others if r.id not in minimal), key=lambda r: r.id)),
+        toolkits=_toolkits(database, request),
         relaxations=tuple(_relaxations(database, request)),
         considered=len(space),
     )
 
 
+def _toolkits(database: Database, request: Request) -> Toolkits | None:
+    """Of the toolkits the release could be built with: which compile for the card at all."""
+    releases = releases_matching(database, request.torch)
+    if request.card is None or len(releases) != 1:
+        return None
+    bounds = releases[0].source_build.cuda
+    architecture = database.architectures[str(request.card.compute_capability)]
+    known = [row.version for row in reversed(database.toolkits) if in_range(row.version, bounds)]
+    return Toolkits(
+        release_range=bounds,
+        compiling=tuple(version for version in known if in_range(version, architecture.cuda)),
+        refusing=tuple(version for version in known if not in_range(version, architecture.cuda)),
+        card_range=architecture.cuda,
+        source=architecture.source,
+    )
+
+
 def _space(database: Database, request: Request) -> Iterator[Candidate]:
     for release in releases_matching(database, request.torch):
-        search = Search(database, request, release, only_possible=False)
+        search = Search(database, request, release)
         for route in _routes(request):
             yield from candidates(search, route)
 
@@ -120,7 +148,7 @@ def _relaxations(database: Database, request: Request) -> Iterator[Relaxation]:
     for part in _DROPPABLE:
         if getattr(request, part) is None:
             continue
-        relaxed = request._replace(**{part: None})
+        relaxed = Request(**{**request._asdict(), part: None})
         for route in _routes(relaxed):
             found = _newest(database, relaxed, route)
             if found is not None:

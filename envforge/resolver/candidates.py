@@ -1,7 +1,8 @@
 """Every candidate of a route, in the order of preference: the explicit, exhaustive search.
 
-A candidate is yielded with the rules it breaks. ``only_possible`` leaves a branch as soon as a
-rule breaks; to explain a failure the whole space is walked.
+The axes are decided one after the other. A branch is left at the first axis where a rule breaks
+and yielded as it stands there, with the rules it broke: so the same walk finds the best plan and
+explains why there is none.
 """
 
 from __future__ import annotations
@@ -25,12 +26,11 @@ from envforge.values import DeviceCode, best_support, version_key
 
 
 class Search(NamedTuple):
-    """One release of one request, and how it is walked."""
+    """One release of one request."""
 
     database: Database
     request: Request
     release: TorchRelease
-    only_possible: bool
 
     @property
     def card(self) -> Card:
@@ -41,10 +41,6 @@ class Search(NamedTuple):
     @property
     def architecture(self) -> Architecture:
         return self.database.architectures[str(self.card.compute_capability)]
-
-    def goes_on(self, broken: tuple[Broken, ...]) -> bool:
-        """Tell whether the branch is worth walking further."""
-        return not (self.only_possible and broken)
 
 
 def candidates(search: Search, route: RouteKind) -> Iterator[Candidate]:
@@ -71,12 +67,6 @@ def _wheels_of(search: Search, route: RouteKind) -> Iterator[Wheel]:
 
 def _wheels(search: Search, route: RouteKind) -> Iterator[Candidate]:
     for wheel in _wheels_of(search, route):
-        broken = (
-            *rules.kernels(wheel, search.card),
-            *rules.driver(search.database, wheel.cuda, search.architecture, search.request.driver),
-        )
-        if not search.goes_on(broken):
-            continue
         support = wheel.support_on(search.card.compute_capability)
         resolution = Resolution(
             route=route,
@@ -89,40 +79,41 @@ def _wheels(search: Search, route: RouteKind) -> Iterator[Candidate]:
             codes=wheel.codes,
             notes=("ptx-jit",) if support == "ptx-jit" else (),
         )
-        yield from _placed(search, wheel, resolution, broken)
+        broken = (
+            *rules.kernels(wheel, search.card),
+            *rules.driver(search.database, wheel.cuda, search.architecture, search.request.driver),
+        )
+        if broken:
+            yield Candidate(resolution, broken)
+        else:
+            yield from _placed(search, wheel, resolution)
 
 
-def _placed(
-    search: Search, wheel: Wheel, resolution: Resolution, broken: tuple[Broken, ...]
-) -> Iterator[Candidate]:
+def _placed(search: Search, wheel: Wheel, resolution: Resolution) -> Iterator[Candidate]:
     """Put a wheel on each platform in turn, or leave it to the user's own machine."""
-    request = search.request
-    if not request.placed and request.platform is None:
-        yield from _unplaced(search, wheel, resolution, broken)
+    if not search.request.placed and search.request.platform is None:
+        yield from _unplaced(search, wheel, resolution)
         return
     for platform, python in _pythons(search):
-        found = (*broken, *rules.wheel_platform(wheel, platform, python.wheel_tag))
-        if search.goes_on(found):
-            placed = _replace(resolution, platform=platform.name, python=python.version)
-            yield Candidate(placed, found)
+        placed = _replace(resolution, platform=platform.name, python=python.version)
+        broken = rules.wheel_platform(wheel, platform, python.wheel_tag)
+        yield Candidate(placed, tuple(broken))
 
 
-def _unplaced(
-    search: Search, wheel: Wheel, resolution: Resolution, broken: tuple[Broken, ...]
-) -> Iterator[Candidate]:
+def _unplaced(search: Search, wheel: Wheel, resolution: Resolution) -> Iterator[Candidate]:
     accepts = matcher("--python", search.request.python)
+    # a variant's own index carries the Pythons of the release
     published = [python_of_tag(file.tag) for file in wheel.files] or list(
-        search.release.source_build.pythons  # a variant's own index lists the same Pythons
+        search.release.source_build.pythons
     )
-    fitting = sorted({p for p in published if accepts(p)}, key=version_key)
+    fitting = sorted({python for python in published if accepts(python)}, key=version_key)
     if fitting or not published:
-        python = fitting[-1] if fitting else None
-        yield Candidate(_replace(resolution, python=python), broken)
+        yield Candidate(_replace(resolution, python=fitting[-1] if fitting else None), ())
 
 
 def python_of_tag(tag: str) -> str:
     """``cp310-cp310`` -> ``3.10``."""
-    digits = tag.split("-")[0].removeprefix("cp")
+    digits = tag.split("-", maxsplit=1)[0].removeprefix("cp")
     return f"{digits[0]}.{digits[1:]}"
 
 
@@ -218,7 +209,7 @@ def _cpu(search: Search) -> Iterator[Candidate]:
             codes=wheel.codes,
             notes=("cpu",),
         )
-        yield from _placed(search, wheel, resolution, ())
+        yield from _placed(search, wheel, resolution)
 
 
 class _Place(NamedTuple):
@@ -227,61 +218,53 @@ class _Place(NamedTuple):
     platform: Platform
     toolkit: CudaToolkit
     origin: str
-    broken: tuple[Broken, ...]
 
 
 def _source(search: Search) -> Iterator[Candidate]:
-    base = (
+    capability = str(search.card.compute_capability)
+    broken = (
         *rules.release_capability(search.release, search.card),
-        *rules.general(
-            search.database,
-            {"route": "source", "compute_capability": str(search.card.compute_capability)},
-        ),
+        *rules.general(search.database, {"route": "source", "compute_capability": capability}),
     )
-    if not search.goes_on(base):
+    if broken:
+        yield _left(search, broken)
         return
-    places = sorted(_places(search, base), key=lambda place: _preference(search, place))
-    for place in places:
-        yield from _compiled(search, place)
-
-
-def _places(search: Search, base: tuple[Broken, ...]) -> Iterator[_Place]:
+    places: list[_Place] = []
     accepts = matcher("--cuda", search.request.cuda)
     for toolkit in search.database.toolkits:
         if not accepts(toolkit.version):
             continue
-        broken = (
-            *base,
-            *rules.nvcc(search.architecture, toolkit),
-            *rules.release_cuda(search.release, toolkit),
-            *rules.driver(
-                search.database, toolkit.version, search.architecture, search.request.driver
-            ),
-        )
-        if search.goes_on(broken):
-            yield from _origins(search, toolkit, broken)
+        if broken := _toolkit_rules(search, toolkit):
+            yield _left(search, broken)
+        else:
+            places.extend(_places(search, toolkit))
+    for place in sorted(places, key=lambda place: _preference(search, place)):
+        yield from _compiled(search, place)
 
 
-def _origins(
-    search: Search, toolkit: CudaToolkit, broken: tuple[Broken, ...]
-) -> Iterator[_Place]:
+def _left(search: Search, broken: tuple[Broken, ...]) -> Candidate:
+    """A branch that is left before its axes are all decided."""
+    resolution = Resolution(
+        route="source", torch=search.release.version, support="none", evidence="", source=""
+    )
+    return Candidate(resolution, broken)
+
+
+def _toolkit_rules(search: Search, toolkit: CudaToolkit) -> tuple[Broken, ...]:
+    driver = search.request.driver
+    return (
+        *rules.nvcc(search.architecture, toolkit),
+        *rules.release_cuda(search.release, toolkit),
+        *rules.driver(search.database, toolkit.version, search.architecture, driver),
+    )
+
+
+def _places(search: Search, toolkit: CudaToolkit) -> Iterator[_Place]:
     for platform in _platforms(search):
-        origins = []
         if platform.cuda is not None and platform.cuda.version == toolkit.version:
-            origins.append("distribution")
+            yield _Place(platform, toolkit, "distribution")
         if toolkit.runfile is not None:
-            origins.append("runfile")
-        for origin in origins:
-            axes = {
-                "route": "source",
-                "cuda": toolkit.version,
-                "cuda_origin": origin,
-                "platform": platform.name,
-                "glibc": platform.glibc,
-            }
-            found = (*broken, *rules.general(search.database, axes))
-            if search.goes_on(found):
-                yield _Place(platform, toolkit, origin, found)
+            yield _Place(platform, toolkit, "runfile")
 
 
 def _preference(search: Search, place: _Place) -> tuple[object, ...]:
@@ -298,20 +281,30 @@ def _preference(search: Search, place: _Place) -> tuple[object, ...]:
 
 
 def _compiled(search: Search, place: _Place) -> Iterator[Candidate]:
-    accepts_gcc = matcher("--gcc", search.request.gcc)
-    accepts_python = matcher("--python", search.request.python)
-    for gcc in _compilers(place):
-        if not accepts_gcc(gcc):
-            continue
-        broken = (*place.broken, *rules.host_compiler(search.release, place.toolkit, gcc))
-        if not search.goes_on(broken):
-            continue
-        for python in place.platform.pythons:
-            if not accepts_python(python.version):
-                continue
-            found = (*broken, *rules.release_python(search.release, python.version))
-            if search.goes_on(found):
-                yield Candidate(_built(search, place, gcc, python.version), found)
+    axes = {
+        "route": "source",
+        "cuda": place.toolkit.version,
+        "cuda_origin": place.origin,
+        "platform": place.platform.name,
+        "glibc": place.platform.glibc,
+    }
+    if broken := tuple(rules.general(search.database, axes)):
+        yield _left(search, broken)
+        return
+    accepts = matcher("--gcc", search.request.gcc)
+    for gcc in filter(accepts, _compilers(place)):
+        if broken := tuple(rules.host_compiler(search.release, place.toolkit, gcc)):
+            yield _left(search, broken)
+        else:
+            yield from _with_python(search, place, gcc)
+
+
+def _with_python(search: Search, place: _Place, gcc: str) -> Iterator[Candidate]:
+    accepts = matcher("--python", search.request.python)
+    for python in place.platform.pythons:
+        if accepts(python.version):
+            broken = rules.release_python(search.release, python.version)
+            yield Candidate(_built(search, place, gcc, python.version), tuple(broken))
 
 
 def _compilers(place: _Place) -> list[str]:

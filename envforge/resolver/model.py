@@ -86,12 +86,22 @@ class Relaxation(NamedTuple):
     gives: Resolution
 
 
+class Toolkits(NamedTuple):
+    """What nvcc says to the card, of the toolkits the asked release could be built with."""
+
+    release_range: str
+    compiling: tuple[str, ...]
+    refusing: tuple[str, ...]
+    card_range: str
+    source: str
+
+
 class Conflict(NamedTuple):
     """Why nothing fits: a minimal set of rules that together forbid every candidate."""
 
     request: Request
     rules: tuple[Broken, ...]
-    others: tuple[Broken, ...]
-    """Further rules about this very card that candidates broke; true, but not needed."""
+    toolkits: Toolkits | None
+    """None where the request allows several releases, or computes on no card."""
     relaxations: tuple[Relaxation, ...]
     considered: int

@@ -41,7 +41,9 @@ def kernels(wheel: Wheel, card: Card) -> Iterator[Broken]:
         )
 
 
-def driver(database: Database, cuda: str, architecture: Architecture, has: str | None) -> Iterator[Broken]:
+def driver(
+    database: Database, cuda: str, architecture: Architecture, has: str | None
+) -> Iterator[Broken]:
     """The driver at hand, or else the card's last branch, must start programs of this CUDA."""
     floor = driver_floor(database, cuda)
     if floor is None:

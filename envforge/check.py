@@ -1,0 +1,74 @@
+"""What is this card, what runs on it, and why not the rest? The first of the three stories."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+from envforge.capability.lookup import Card, architecture_of, find_card, find_device
+from envforge.capability.models import Architecture, Database
+from envforge.errors import Unsatisfiable
+from envforge.hardware.host import Host, read_host
+from envforge.hardware.pci import find_gpus
+from envforge.resolver import Conflict, Request, Resolution, cpu_route, explain, routes
+
+
+class CheckedCard(NamedTuple):
+    """One card and every route to a PyTorch that computes on it, cheapest first."""
+
+    card: Card
+    architecture: Architecture
+    detected_by: str
+    routes: tuple[Resolution, ...]
+    left: Resolution | None
+    """What is left without the card: the CPU."""
+    conflict: Conflict | None
+    """Why there is no route at all."""
+
+
+class CheckReport(NamedTuple):
+    """The answer of ``envforge check``."""
+
+    host: Host
+    cards: tuple[CheckedCard, ...]
+
+
+def check(database: Database, gpu: str | None, request: Request) -> CheckReport:
+    """Judge ``gpu`` (or every card of this machine) against ``request``.
+
+    UnknownName and AmbiguousName for a card that cannot be identified; Unsatisfiable when a
+    named card has no route at all for what was asked.
+    """
+    host = read_host()
+    found = identify(database, gpu)
+    # the driver at hand judges the cards at hand, not one that was named for another machine
+    driver = os.environ.get("ENVFORGE_DRIVER") if gpu else host.driver
+    asked = request._replace(driver=request.driver or driver)
+    cards = tuple(
+        _judge(database, card, detected_by, asked._replace(card=card))
+        for card, detected_by in found
+    )
+    if gpu and cards[0].conflict is not None:
+        raise Unsatisfiable(f"no PyTorch of this request computes on {gpu}", cards[0].conflict)
+    return CheckReport(host, cards)
+
+
+def identify(database: Database, gpu: str | None) -> list[tuple[Card, str]]:
+    """Name the cards: ``--gpu``, then ``ENVFORGE_GPU``, then sysfs."""
+    if gpu:
+        return [(find_card(database, gpu), "--gpu")]
+    if named := os.environ.get("ENVFORGE_GPU"):
+        return [(find_card(database, named), "ENVFORGE_GPU")]
+    return [(find_device(database, function.id), "sysfs") for function in find_gpus()]
+
+
+def _judge(database: Database, card: Card, detected_by: str, request: Request) -> CheckedCard:
+    found = tuple(routes(database, request))
+    return CheckedCard(
+        card=card,
+        architecture=architecture_of(database, card),
+        detected_by=detected_by,
+        routes=found,
+        left=cpu_route(database, request),
+        conflict=None if found else explain(database, request),
+    )

@@ -1,0 +1,129 @@
+"""The answer of ``envforge check``, as text and as JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from envforge.capability.models import Database
+from envforge.check import CheckedCard, CheckReport
+from envforge.report import sentences
+from envforge.resolver.model import Resolution
+
+SCHEMA = "envforge.check/1"
+
+
+def check_json(report: CheckReport, database: Database) -> dict[str, Any]:
+    """The document of schema ``envforge.check/1``."""
+    return {
+        "schema": SCHEMA,
+        "host": report.host._asdict(),
+        "cards": [_card_json(checked, database) for checked in report.cards],
+    }
+
+
+def _card_json(checked: CheckedCard, database: Database) -> dict[str, Any]:
+    card, architecture = checked.card, checked.architecture
+    return {
+        "name": card.name,
+        "pci_id": card.pci_id,
+        "chip": card.chip,
+        "compute_capability": str(card.compute_capability),
+        "architecture": architecture.name,
+        "last_driver_branch": architecture.last_driver_branch,
+        "detected_by": checked.detected_by,
+        "routes": [_route_json(route, checked, database) for route in _all_routes(checked)],
+        "conflict": sentences.conflict_json(checked.conflict) if checked.conflict else None,
+    }
+
+
+def _all_routes(checked: CheckedCard) -> list[Resolution]:
+    return [*checked.routes, *([checked.left] if checked.left else [])]
+
+
+def _route_json(route: Resolution, checked: CheckedCard, database: Database) -> dict[str, Any]:
+    return {
+        "kind": route.route,
+        "torch": route.torch,
+        "cuda": route.cuda,
+        "python": route.python,
+        "platform": route.platform,
+        "support": route.support,
+        "evidence": route.evidence,
+        "command": _command(route, checked, database),
+        "notes": [sentences.note_text(key) for key in route.notes],
+        "gcc": route.gcc,
+        "cuda_origin": route.cuda_origin,
+        "codes": list(route.codes),
+        "source": route.source,
+    }
+
+
+def _command(route: Resolution, checked: CheckedCard, database: Database) -> str:
+    flag = checked.card.pci_id or f"sm_{checked.card.compute_capability.number}"
+    return sentences.route_command(
+        route, None if route.route == "cpu" else flag, database.variant_index.url
+    )
+
+
+def check_text(report: CheckReport, database: Database) -> str:
+    """Several paragraphs: the host, then each card with its routes."""
+    host = report.host
+    driver = f"NVIDIA driver {host.driver}" if host.driver else "no NVIDIA driver loaded"
+    lines = [f"{host.distribution or 'this machine'} · kernel {host.kernel} · {driver}"]
+    for checked in report.cards:
+        lines += ["", *_card_lines(checked, database)]
+    if not report.cards:
+        lines += [
+            "",
+            "No NVIDIA card found (sysfs lists no PCI GPU of vendor 10de).",
+            "For a card in another machine: envforge check --gpu gtx760",
+        ]
+    return "\n".join(lines)
+
+
+def _card_lines(checked: CheckedCard, database: Database) -> list[str]:
+    card, architecture = checked.card, checked.architecture
+    last = architecture.last_driver_branch
+    identity = [
+        card.pci_id,
+        card.chip,
+        f"compute capability {card.compute_capability} ({architecture.name})",
+        f"last driver branch {last}" if last else "served by the newest driver branch",
+        f"found by {checked.detected_by}",
+    ]
+    lines = [click.style(card.name, bold=True), "  " + " · ".join(filter(None, identity)), ""]
+    for route in _all_routes(checked):
+        lines += _route_lines(route, checked, database)
+    if checked.conflict is not None:
+        lines += _no_route_lines(checked)
+    return lines
+
+
+def _route_lines(route: Resolution, checked: CheckedCard, database: Database) -> list[str]:
+    colour = "yellow" if route.notes else "green"
+    kind = click.style(f"{route.route:<14}", fg=colour)
+    facts = [f"torch {route.torch:<7}", f"CUDA {route.cuda:<9}" if route.route != "cpu" else ""]
+    facts += [f"Python {route.python:<5}" if route.python else "", route.platform or ""]
+    line = f"  {kind} {' '.join(filter(None, facts))}".rstrip()
+    lines = [f"{line}  {click.style(f'{_support(route)}, {route.evidence}', dim=True)}"]
+    lines += [f"  {'':<14} ! {sentences.note_text(key)}" for key in route.notes if key != "cpu"]
+    lines.append(f"  {'':<14} $ {_command(route, checked, database)}")
+    return lines
+
+
+def _support(route: Resolution) -> str:
+    if route.route == "cpu":
+        return "on the CPU, not on the card"
+    if route.route == "source":
+        return f"to be compiled for {' '.join(route.codes)}"
+    return {"native": "machine code of the card", "ptx-jit": "PTX only"}.get(route.support, "")
+
+
+def _no_route_lines(checked: CheckedCard) -> list[str]:
+    assert checked.conflict is not None  # noqa: S101 -- the caller asked
+    lines = ["  no PyTorch computes on this card:"]
+    for rule in checked.conflict.rules[-3:]:
+        lines.append(f"    - {sentences.rule_text(rule)}")
+    return lines

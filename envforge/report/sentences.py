@@ -1,0 +1,142 @@
+"""Rules and relaxations in words: the only place where a decision becomes a sentence."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+from envforge.resolver.model import Broken, Conflict, Relaxation, Request, Resolution, Toolkits
+
+_RULES = {
+    "kernels": "torch {torch}'s {variant} wheel carries {codes}: none of it runs on compute"
+    " capability {compute_capability}",
+    "nvcc": "nvcc compiles for compute capability {compute_capability} ({architecture}) only with"
+    " CUDA {range}",
+    "torch-cuda": "torch {torch} compiles only with CUDA {range}",
+    "torch-capability": "torch {torch} can be built only for compute capability {range}, the card"
+    " is {compute_capability}",
+    "cuda-gcc": "CUDA {cuda} accepts only gcc {range} as host compiler",
+    "torch-gcc": "torch {torch} needs gcc {range}",
+    "torch-python": "torch {torch} is known to work with Python {pythons}",
+    "wheel-python": "torch {torch} is published for these Pythons: {tags}",
+    "wheel-glibc": "torch {torch}'s wheel needs glibc {glibc} or newer",
+    "last-driver": "the last driver for compute capability {compute_capability} is branch {branch};"
+    " CUDA {cuda} needs driver {floor}",
+    "driver-at-hand": "CUDA {cuda} needs driver {floor} or newer, here is {driver}",
+    "general": "{why}",
+}
+
+_NOTES = {
+    "ptx-jit": "carries no machine code of this card: the driver compiles PTX at first use",
+    "not-built-yet": "platform rendered and checked against the data, not built yet by anybody",
+    "cpu": "computes on the CPU, not on a card",
+}
+
+
+def rule_text(rule: Broken) -> str:
+    """Say what the rule demands and what is there instead."""
+    return _RULES[rule.kind].format(**dict(rule.facts))
+
+
+def note_text(key: str) -> str:
+    """Say what a note of a resolution warns of."""
+    return _NOTES[key]
+
+
+def toolkit_lines(toolkits: Toolkits, request: Request) -> list[str]:
+    """Say which toolkits compile for the card at all, among those the release takes."""
+    lines = []
+    card = request.card
+    code = f"sm_{card.compute_capability.number}" if card else "the card"
+    if toolkits.compiling:
+        lines.append(f"nvcc of CUDA {_series(toolkits.compiling)} would still compile for {code}")
+    if toolkits.refusing:
+        lines.append(
+            f"nvcc of CUDA {_series(toolkits.refusing)} refuses {code}"
+            f" (known to CUDA {toolkits.card_range}) [{toolkits.source}]"
+        )
+    return lines
+
+
+def _series(versions: tuple[str, ...]) -> str:
+    """``9.0.176, 9.1.85, 9.2.88, 9.2.148`` -> ``9.0, 9.1, 9.2``."""
+    return ", ".join(dict.fromkeys(".".join(version.split(".")[:2]) for version in versions))
+
+
+def relaxation_text(relaxation: Relaxation, request: Request) -> str:
+    """Say what leaving out one part of the request gives, with the command for it."""
+    resolution = relaxation.gives
+    if relaxation.drop == "gpu":
+        return f"without the card: {summary(resolution)}: {build_command(resolution, None)}"
+    command = route_command(resolution, card_flag(request))
+    return f"without --{relaxation.drop}: {summary(resolution)}: {command}"
+
+
+def summary(resolution: Resolution) -> str:
+    """Name a resolution in half a line."""
+    parts = [f"torch {resolution.torch}"]
+    if resolution.route == "cpu":
+        parts.append("on the CPU")
+    elif resolution.cuda:
+        parts.append(f"with CUDA {resolution.cuda}")
+    if resolution.gcc:
+        parts.append(f"and gcc {resolution.gcc.split('.')[0]}")
+    if resolution.platform:
+        parts.append(f"on {resolution.platform}")
+    return f"{' '.join(parts)} (route {resolution.route})"
+
+
+def card_flag(request: Request) -> str | None:
+    """What to give to ``--gpu`` so that the same card is meant."""
+    if request.card is None:
+        return None
+    return request.card.pci_id or f"sm_{request.card.compute_capability.number}"
+
+
+def route_command(resolution: Resolution, card: str | None, index: str = "") -> str:
+    """The command that takes this route. ``index`` is the URL of a variant's own index."""
+    if resolution.route == "wheel":
+        return shlex.join([*_pip(resolution), f"torch=={resolution.torch}"])
+    if resolution.route == "wheel-variant":
+        url = index.format(variant=resolution.variant)
+        return shlex.join([*_pip(resolution), f"torch=={resolution.torch}", "--index-url", url])
+    if resolution.route == "conda-forge":
+        packages = [f"pytorch={resolution.torch}", f"cuda-version={resolution.cuda}"]
+        return shlex.join(["conda", "install", "-c", "conda-forge", *packages])
+    if resolution.route == "distribution":
+        return shlex.join(["apt", "install", str(resolution.package)])
+    return build_command(resolution, card)
+
+
+def _pip(resolution: Resolution) -> list[str]:
+    return [f"python{resolution.python or '3'}", "-m", "pip", "install"]
+
+
+def build_command(resolution: Resolution, card: str | None) -> str:
+    """The envforge command that builds this resolution."""
+    target = ["--gpu", card, "--route", resolution.route] if card else ["--cpu"]
+    return shlex.join(["envforge", "build", *target, "--torch", resolution.torch])
+
+
+def conflict_json(conflict: Conflict) -> dict[str, Any]:
+    """The machine-readable form of an unsatisfiable request."""
+    toolkits = conflict.toolkits
+    return {
+        "rules": [
+            {
+                "id": rule.id,
+                "text": rule_text(rule),
+                "source": rule.source,
+                "evidence": rule.evidence,
+            }
+            for rule in conflict.rules
+        ],
+        "relaxations": [
+            {"drop": item.drop, "gives": relaxation_text(item, conflict.request)}
+            for item in conflict.relaxations
+        ],
+        "toolkits": {"compiling": list(toolkits.compiling), "refusing": list(toolkits.refusing)}
+        if toolkits
+        else None,
+        "considered": conflict.considered,
+    }
