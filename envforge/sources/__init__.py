@@ -1,0 +1,1 @@
+"""The only door to the network: files by hash, archives by distribution."""
