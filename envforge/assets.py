@@ -1,4 +1,4 @@
-"""Where recipes, templates and patches lie: in a checkout beside the package, in a wheel inside it."""
+"""Where recipes, templates and patches lie: beside the package, or in a wheel inside it."""
 
 from __future__ import annotations
 

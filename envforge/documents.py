@@ -73,7 +73,9 @@ def convert(document: Any, kind: type[T], name: str) -> T:
     try:
         return msgspec.convert(document, kind, strict=True)
     except (msgspec.ValidationError, ValueError) as error:
-        raise DocumentError(f"{name} is not as it must be", because=(f"{name}: {error}",)) from error
+        raise DocumentError(
+            f"{name} is not as it must be", because=(f"{name}: {error}",)
+        ) from error
 
 
 def convert_rows(document: Any, key: str, kind: type[T], name: str) -> tuple[T, ...]:

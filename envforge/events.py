@@ -1,4 +1,4 @@
-"""Progress, as data. Long work takes one ``on_event`` callable; only ``report`` turns it into text."""
+"""Progress, as data: long work takes one ``on_event`` callable, ``report`` makes it text."""
 
 from __future__ import annotations
 
