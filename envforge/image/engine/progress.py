@@ -1,0 +1,102 @@
+"""BuildKit's plain progress, read line by line into events and into the story of a failure.
+
+``#5 [torch 2/3] RUN make`` opens a step, ``#5 0.41 text`` is a line of it, then one of ``DONE``,
+``CACHED``, ``ERROR`` and ``CANCELED`` closes it. What follows a failure has no number.
+"""
+
+from __future__ import annotations
+
+import collections
+import re
+import textwrap
+from typing import NamedTuple
+
+from envforge.events import Event, OnEvent
+
+_LINE = re.compile(r"#(\d+) (.*)\Z")
+_HEADER = re.compile(r"\[(?:(?P<stage>[^\]\s]+) )?(?P<at>\d+)/(?P<of>\d+)\] (?P<instruction>.*)\Z")
+_OUTPUT = re.compile(r"\d+\.\d+ ?(.*)\Z")
+_CLOSED = re.compile(r"(DONE|CACHED|CANCELED|ERROR)\b[: ]*(.*)\Z")
+_TAIL_LINES = 15
+_END_LINES = 40
+_SHOWN = 200
+
+
+class Step(NamedTuple):
+    """One instruction of a Dockerfile as BuildKit numbers it."""
+
+    vertex: int
+    number: str
+    """``torch 2/3``: stage, place and count; empty for BuildKit's own work."""
+    instruction: str
+
+    def __str__(self) -> str:
+        words = textwrap.shorten(self.instruction, _SHOWN, placeholder=" ...")
+        return f"step {self.number}: {words}" if self.number else words
+
+
+class Progress:
+    """The state of one build, as told by its output so far."""
+
+    def __init__(self, on_event: OnEvent) -> None:
+        self.failed: Step | None = None
+        self.current: Step | None = None
+        self._on_event = on_event
+        self._steps: dict[int, Step] = {}
+        self._tails: dict[int, collections.deque[str]] = {}
+        self._end: collections.deque[str] = collections.deque(maxlen=_END_LINES)
+
+    def read(self, line: str) -> None:
+        """Take one line of ``docker build --progress=plain``."""
+        if line.strip():
+            self._end.append(line)
+        match = _LINE.match(line)
+        if not match:
+            return
+        vertex, text = int(match[1]), match[2]
+        if vertex not in self._steps:
+            self._open(vertex, text)
+        elif not text.startswith("sha256:") and not _HEADER.match(text):
+            self._go_on(self._steps[vertex], text)
+
+    def end(self) -> tuple[str, ...]:
+        """Return the last lines of the whole output."""
+        return tuple(self._end)
+
+    def tail_of(self, step: Step | None) -> tuple[str, ...]:
+        """Return the last lines of a step and its error, else of everything."""
+        tail = tuple(self._tails.get(step.vertex, ())) if step else ()
+        unnumbered = [line for line in self._end if not _LINE.match(line)]
+        closing = tuple(unnumbered[-1:]) if not tail or self.failed is None else ()
+        return tail + closing or self.end()[-_TAIL_LINES:]
+
+    def _open(self, vertex: int, text: str) -> None:
+        header = _HEADER.match(text)
+        if header:
+            number = f"{header['stage'] or ''} {header['at']}/{header['of']}".strip()
+            step = Step(vertex, number, header["instruction"])
+            self.current = step
+            self._on_event(Event("step", text, int(header["at"]), int(header["of"])))
+        else:
+            step = Step(vertex, "", text)
+        self._steps[vertex] = step
+        self._tails[vertex] = collections.deque(maxlen=_TAIL_LINES)
+
+    def _go_on(self, step: Step, text: str) -> None:
+        output, closed = _OUTPUT.match(text), _CLOSED.match(text)
+        if closed:
+            self._close(step, closed[1], closed[2])
+        elif output:
+            self._tails[step.vertex].append(output[1])
+            self._on_event(Event("log", output[1]))
+        elif step.number:
+            # Progress of BuildKit itself (a COPY's bytes): shown, not part of a failure's story.
+            self._on_event(Event("log", text))
+
+    def _close(self, step: Step, word: str, rest: str) -> None:
+        if word == "ERROR":
+            self.failed = step
+            self._tails[step.vertex].append(rest)
+        elif step.number:
+            note = " (cached)" if word == "CACHED" else ""
+            self._on_event(Event("done", f"[{step.number}] {step.instruction}{note}"))
