@@ -92,7 +92,9 @@ def compile_yaml(data: Path = DATA) -> models.Database:
         conda_builds=builds.conda_forge,
         platforms=rows("platforms.yaml", models.Platform),
         rules=rows("rules.yaml", models.Rule),
+        requirements=rows("requirements.yaml", models.RequirementSet),
         variant_index=builds.variant_index,
+        repository=builds.repository,
     )
 
 
@@ -108,3 +110,4 @@ class BuildTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     distribution: tuple[models.DistributionBuild, ...]
     conda_forge: tuple[models.CondaBuild, ...]
     variant_index: models.Index
+    repository: models.Repository

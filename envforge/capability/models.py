@@ -138,6 +138,23 @@ class Wheel(Fact, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return best_support([DeviceCode.parse(code) for code in self.codes], card)
 
 
+class Requirement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One package beside torch, by file."""
+
+    project: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+    version: Text
+    file: WheelFile
+
+
+class RequirementSet(Fact, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one torch wheel needs on one Python, as the package index stood on a day."""
+
+    torch: Version
+    tag: Text
+    as_of: Text
+    packages: tuple[Requirement, ...]
+
+
 class DistributionBuild(Fact, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A PyTorch that a distribution ships itself."""
 
@@ -232,6 +249,13 @@ class Index(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     source: Text
 
 
+class Repository(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the sources of PyTorch are fetched from, by tag and commit."""
+
+    url: Text
+    source: Text
+
+
 class Database(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything envforge knows, in the order it is searched (newest release first)."""
 
@@ -247,7 +271,9 @@ class Database(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     conda_builds: tuple[CondaBuild, ...]
     platforms: tuple[Platform, ...]
     rules: tuple[Rule, ...]
+    requirements: tuple[RequirementSet, ...]
     variant_index: Index
+    repository: Repository
 
 
 def in_range(version: str, bounds: str) -> bool:

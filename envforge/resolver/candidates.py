@@ -70,6 +70,7 @@ def _wheels(search: Search, route: RouteKind) -> Iterator[Candidate]:
         support = wheel.support_on(search.card.compute_capability)
         resolution = Resolution(
             route=route,
+            compute_capability=str(search.card.compute_capability),
             torch=wheel.torch,
             support=support,
             evidence=wheel.evidence,
@@ -149,6 +150,7 @@ def _conda(search: Search) -> Iterator[Candidate]:
         if support != "none":
             resolution = Resolution(
                 route="conda-forge",
+                compute_capability=str(search.card.compute_capability),
                 torch=build.torch,
                 support=support,
                 evidence=build.evidence,
@@ -177,6 +179,7 @@ def _distribution(search: Search) -> Iterator[Candidate]:
         if support != "none":
             resolution = Resolution(
                 route="distribution",
+                compute_capability=str(search.card.compute_capability),
                 torch=build.torch,
                 support=support,
                 evidence=build.evidence,
@@ -323,6 +326,7 @@ def _built(search: Search, place: _Place, gcc: str, python: str) -> Resolution:
     notes = () if place.platform.built else ("not-built-yet",)
     return Resolution(
         route="source",
+        compute_capability=str(capability),
         torch=search.release.version,
         support="native",
         evidence=search.release.source_build.evidence,

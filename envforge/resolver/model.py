@@ -56,6 +56,8 @@ class Resolution(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Of the wheel: None is the default one, ``cu118`` comes from its own index."""
     package: str | None = None
     """Of the distribution."""
+    compute_capability: str | None = None
+    """Of the card it is for; None on the CPU."""
     codes: tuple[str, ...] = ()
     """Machine code the result carries (or, of a source build, is to carry)."""
     notes: tuple[str, ...] = ()

@@ -1,0 +1,79 @@
+"""``envforge build``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from envforge.cli.options import json_option, quiet_option, request_options, to_request
+
+
+@click.command("build")
+@request_options
+@click.option("--dry-run", is_flag=True, help="Decide and render only: no network, no engine.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Where the context goes.")
+@click.option(
+    "--until",
+    type=click.Choice(["toolchain", "torch", "runtime"]),
+    default="runtime",
+    show_default=True,
+    help="Stop after that stage.",
+)
+@click.option("--lock", type=click.Path(path_type=Path), default=Path("envforge.lock"))
+@click.option("--archive", metavar="URL", help="Address of the distribution's archive.")
+@click.option(
+    "--install-engine", is_flag=True, help="Install and start Docker and mmdebstrap first (apt)."
+)
+@json_option
+@quiet_option
+def command(  # noqa: PLR0913 -- one parameter a flag
+    *,
+    dry_run: bool,
+    output: Path | None,
+    until: Any,
+    lock: Path,
+    archive: str | None,
+    install_engine: bool,
+    as_json: bool,
+    quiet: bool,
+    **flags: Any,
+) -> None:
+    """Build the PyTorch that runs on a card: an image, verified from the inside, and a lock."""
+    from envforge.build import BuildRequest, build, prepare  # noqa: PLC0415
+    from envforge.capability.load import load  # noqa: PLC0415
+    from envforge.capability.lookup import find_card  # noqa: PLC0415
+    from envforge.documents import to_json  # noqa: PLC0415
+    from envforge.errors import UsageError  # noqa: PLC0415
+    from envforge.image.install import install_engine as install  # noqa: PLC0415
+    from envforge.image.render import write_context  # noqa: PLC0415
+    from envforge.report.build import (  # noqa: PLC0415
+        dry_run_json,
+        dry_run_text,
+        outcome_text,
+        plan_text,
+    )
+    from envforge.report.progress import progress  # noqa: PLC0415
+
+    request = to_request(flags)
+    database = load()
+    if flags["gpu"]:
+        request = request._replace(card=find_card(database, flags["gpu"]))
+    elif request.route != "cpu":
+        raise UsageError(
+            "for which card?", hint="name it: --gpu gtx760, or --cpu for none; envforge check lists"
+        )
+    wanted = BuildRequest(request, until, lock, output, archive)
+    prepared = prepare(database, wanted)
+    if dry_run:
+        write_context(prepared.context, prepared.folder)
+        click.echo(dry_run_json(prepared) if as_json else dry_run_text(prepared), nl=not as_json)
+        return
+    with progress(quiet=quiet) as on_event:
+        if not quiet:
+            click.echo(plan_text(prepared), err=True)
+        if install_engine:
+            install(on_event)
+        outcome = build(database, wanted, on_event)
+    click.echo(to_json(outcome.lock) if as_json else outcome_text(outcome, str(lock)), nl=not as_json)

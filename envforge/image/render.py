@@ -1,0 +1,237 @@
+"""Plan -> build context: the same plan, the same bytes. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+import msgspec
+
+from envforge import assets, documents
+from envforge.image.plan import Plan
+from envforge.patching.series import Patch, edits_json, load_series, select
+
+_WORD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./:@+;~-]*\Z|/[A-Za-z0-9_./+-]*\Z")
+_FORBIDDEN = re.compile(r"[\x00-\x1f\x7f]")
+_TOOLS = (
+    "ca-certificates",
+    "ccache",
+    "cmake",
+    "git",
+    "libopenblas-dev",
+    "make",
+    "ninja-build",
+)
+_RUNFILE_TOOLS = ("libxml2", "perl")
+"""What the installers themselves call (10.1 and later link libxml2, older ones run perl)."""
+
+
+class BuildContext(NamedTuple):
+    """The files of a ``docker build``, and the inputs that are put below ``inputs/``."""
+
+    files: dict[str, bytes]
+    inputs: dict[str, str]
+    """Path in the context -> sha256."""
+    digest: str
+    """sha256 over files, inputs and the stage: the identity of the plan."""
+    stage: str
+    patches: tuple[Patch, ...] = ()
+
+
+class _Quoted(str):
+    """Text that a quoting filter has made safe for its place."""
+
+    __slots__ = ()
+
+
+def render(plan: Plan) -> BuildContext:
+    """Render the context of ``plan``; ValueError where a value fits no quoting of its place."""
+    if plan.resolution.route == "source":
+        files, inputs, patches = _source_files(plan)
+    else:
+        files, inputs, patches = _wheel_files(plan)
+    files["plan.json"] = documents.to_json(plan.resolution).encode()
+    files["inputs.json"] = documents.to_json(inputs).encode()
+    digest = _digest(files, plan.until)
+    return BuildContext(files, inputs, digest, plan.until, patches)
+
+
+def _digest(files: dict[str, bytes], stage: str) -> str:
+    state = hashlib.sha256(stage.encode())
+    for name in sorted(files):
+        state.update(f"\0{name}\0{len(files[name])}\0".encode())
+        state.update(files[name])
+    return state.hexdigest()
+
+
+Files = tuple[dict[str, bytes], dict[str, str], tuple[Patch, ...]]
+
+
+def _wheel_files(plan: Plan) -> Files:
+    requirements = "".join(
+        f"{wheel.distribution}=={wheel.version} --hash=sha256:{wheel.sha256}\n"
+        for wheel in sorted(plan.wheels)
+    )
+    interpreter, abi = plan.python.wheel_tag.split("-")
+    dockerfile = _template(
+        "wheel/Dockerfile.j2",
+        **_common(plan),
+        implementation=interpreter[:2],
+        abi=abi,
+        platform_tags=_platform_tags(plan),
+        packages=sorted(plan.python.packages),
+        site_packages=plan.python.site_packages,
+    )
+    files = {"Dockerfile": dockerfile, "requirements.txt": requirements.encode()}
+    return files, {f"inputs/wheels/{w.name}": w.sha256 for w in plan.wheels}, ()
+
+
+def _platform_tags(plan: Plan) -> list[str]:
+    """Every platform tag of the wheels: pip takes exactly those it is given."""
+    tags = {
+        tag
+        for wheel in plan.wheels
+        for tag in wheel.name.removesuffix(".whl").split("-")[-1].split(".")
+        if tag != "any"
+    }
+    return sorted(tags)
+
+
+def _source_files(plan: Plan) -> Files:
+    resolution, compiler = plan.resolution, plan.compiler
+    assert compiler is not None  # noqa: S101 -- make_plan sets it for this route
+    patches = select(load_series(), torch=resolution.torch, cuda=resolution.cuda)
+    runfile = f"inputs/{plan.runfile.name}" if plan.runfile else None
+    dockerfile = _template(
+        "source/Dockerfile.j2",
+        **_common(plan),
+        cuda=resolution.cuda,
+        cuda_origin=resolution.cuda_origin,
+        gcc=compiler.version,
+        cc=compiler.cc,
+        cxx=compiler.cxx,
+        arch_list=arch_list(resolution.codes),
+        packages=_packages(plan),
+        runfile=runfile,
+        cuda_home="/usr/local/cuda" if runfile else "/usr/lib/nvidia-cuda-toolkit",
+        repository=plan.repository,
+        tag=plan.release.tag,
+        commit=plan.release.commit,
+    )
+    program = Path(assets.__file__).parent / "patching" / "edit.py"
+    files = {
+        "Dockerfile": dockerfile,
+        "edit.py": program.read_bytes(),
+        "edits.json": edits_json(patches),
+    }
+    inputs = {runfile: plan.runfile.sha256} if runfile and plan.runfile else {}
+    return files, inputs, patches
+
+
+def _packages(plan: Plan) -> list[str]:
+    """Everything apt brings into the toolchain stage, sorted."""
+    assert plan.compiler is not None  # noqa: S101 -- make_plan sets it for this route
+    packages = {
+        *_TOOLS,
+        *plan.compiler.packages,
+        *plan.python.packages,
+        *plan.python.devel_packages,
+    }
+    if plan.runfile is not None:
+        packages.update(_RUNFILE_TOOLS)
+    elif plan.platform.cuda is not None:
+        packages.update(plan.platform.cuda.packages)
+    return sorted(packages)
+
+
+def arch_list(codes: tuple[str, ...]) -> str:
+    """``("sm_35", "compute_35")`` -> ``3.5+PTX``: the value of TORCH_CUDA_ARCH_LIST."""
+    numbers = [code.removeprefix("sm_") for code in codes if code.startswith("sm_")]
+    ptx = {code.removeprefix("compute_") for code in codes if code.startswith("compute_")}
+    return ";".join(
+        f"{number[:-1]}.{number[-1]}{'+PTX' if number in ptx else ''}" for number in numbers
+    )
+
+
+def _common(plan: Plan) -> dict[str, Any]:
+    return {
+        "base": plan.base,
+        "torch": plan.resolution.torch,
+        "platform": plan.platform.name,
+        "python": plan.python.version,
+        "executable": plan.python.executable,
+    }
+
+
+def _template(name: str, **values: Any) -> bytes:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(assets.TEMPLATES),
+        undefined=jinja2.StrictUndefined,
+        autoescape=False,  # noqa: S701 -- not HTML: _refuse_unquoted takes that place
+        finalize=_refuse_unquoted,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(word=_word, sh=_shell, env=_environment, json=_json)
+    return environment.get_template(name).render(values).encode()
+
+
+def _refuse_unquoted(value: Any) -> str:
+    """Let nothing into a template but what a filter has quoted."""
+    if not isinstance(value, _Quoted):
+        raise ValueError(f"a template writes {value!r} without a quoting filter")
+    return value
+
+
+def _word(value: object) -> _Quoted:
+    """Pass a plain word (a tag, a path, a version), refuse everything else."""
+    if not _WORD.match(str(value)):
+        raise ValueError(f"not a plain word: {value!r}")
+    return _Quoted(value)
+
+
+def _shell(value: object) -> _Quoted:
+    """Quote one argument of a shell command."""
+    return _Quoted(shlex.quote(_clean(value)))
+
+
+def _environment(value: object) -> _Quoted:
+    """Quote the value of an ENV instruction."""
+    escaped = re.sub(r'(["\\$])', r"\\\1", _clean(value))
+    return _Quoted(f'"{escaped}"')
+
+
+def _json(value: object) -> _Quoted:
+    """Quote one element of an exec-form instruction."""
+    return _Quoted(json.dumps(_clean(value)))
+
+
+def _clean(value: object) -> str:
+    text = str(value)
+    if _FORBIDDEN.search(text):
+        raise ValueError(f"control characters in {text!r}")
+    return text
+
+
+def write_context(context: BuildContext, folder: Path) -> None:
+    """Write the files of ``context``; inputs are put in place by the build."""
+    for name, data in context.files.items():
+        documents.write_atomically(folder / name, data)
+    (folder / "inputs" / "wheels").mkdir(parents=True, exist_ok=True)
+
+
+def context_json(context: BuildContext) -> dict[str, Any]:
+    """Describe a rendered context to a program."""
+    return {
+        "digest": context.digest,
+        "stage": context.stage,
+        "files": sorted(context.files),
+        "inputs": context.inputs,
+        "patches": [msgspec.to_builtins(patch.id) for patch in context.patches],
+    }

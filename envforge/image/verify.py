@@ -1,0 +1,223 @@
+"""Is the image what the plan promises? Asked inside it, before any lock is written."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from envforge import assets
+from envforge.binaries.library import Library, list_code, read_library
+from envforge.binaries.verdict import verdict
+from envforge.errors import VerificationFailed
+from envforge.events import Event, OnEvent
+from envforge.image.engine import Answer, Container, Engine, Launch, Mount
+from envforge.image.lock import CheckLock
+from envforge.image.plan import Plan
+from envforge.image.render import arch_list
+from envforge.values import ComputeCapability
+
+_INSIDE = "/envforge-verify"
+_CUDA_LIBRARY = re.compile(r"lib(caffe2_gpu|torch_cuda\w*|torch)\.so[\d.]*\Z")
+"""Where torch's own kernels lie: libcaffe2_gpu to 1.2, libtorch to 1.4, libtorch_cuda* since."""
+_USER = "1000:1000"
+
+
+class _Subject(NamedTuple):
+    plan: Plan
+    container: Container
+    host: Any
+    """testinfra's view of the container: files, users, packages."""
+    probe: dict[str, Any]
+    """What templates/verify/probe.py says inside a runtime image; empty before that stage."""
+
+
+Check = Callable[[_Subject], str]
+"""Returns what was seen; VerificationFailed when it is not what the plan says."""
+
+
+def verify(engine: Engine, image: str, plan: Plan, on_event: OnEvent) -> tuple[CheckLock, ...]:
+    """Run every check the plan calls for inside ``image``; VerificationFailed at the first fault.
+
+    The container has no network and is removed, whatever happens.
+    """
+    checks = _TOOLCHAIN if plan.until == "toolchain" else _RUNTIME
+    launch = Launch(
+        image,
+        ["sleep", "infinity"],
+        user=_USER,
+        network="none",
+        mounts=[Mount(assets.TEMPLATES / "verify", _INSIDE)],
+        workdir="/tmp",  # noqa: S108 -- inside the container
+    )
+    with engine.run(launch) as container:
+        subject = _Subject(plan, container, _testinfra(container), {})
+        if plan.until != "toolchain":
+            subject = subject._replace(probe=_probe(subject))
+        return tuple(_checked(name, check, subject, on_event) for name, check in checks.items())
+
+
+def _testinfra(container: Container) -> Any:
+    import testinfra  # noqa: PLC0415 -- brings pytest along: only where something is verified
+
+    return testinfra.get_host(f"docker://{container.id}")
+
+
+def _checked(name: str, check: Check, subject: _Subject, on_event: OnEvent) -> CheckLock:
+    on_event(Event("step", f"verify {name}"))
+    seen = check(subject)
+    on_event(Event("done", f"{name}: {seen}"))
+    return CheckLock(name=name, seen=seen)
+
+
+def _failed(what: str, *because: str) -> VerificationFailed:
+    return VerificationFailed(
+        what, because=because, hint="the image is kept for a look; no lock was written"
+    )
+
+
+def _ask(subject: _Subject, *argv: str) -> Answer:
+    answer = subject.container.exec(argv)
+    if answer.code != 0:
+        tail = (answer.stderr or answer.stdout).strip().splitlines()[-15:]
+        raise _failed(f"{argv[0]} ended with {answer.code} inside the image", *tail)
+    return answer
+
+
+def _unprivileged(subject: _Subject) -> str:
+    """The image's own user is envforge, not root."""
+    user = subject.host.user()
+    if user.name != "envforge" or user.uid == 0:
+        raise _failed("the image does not run as the user envforge", f"it runs as {user.name}")
+    return f"{user.name} ({user.uid})"
+
+
+def _interpreter(subject: _Subject) -> str:
+    """The plan's Python is there and is that version."""
+    python = subject.plan.python
+    if not subject.host.file(python.executable).exists:
+        raise _failed(f"there is no {python.executable} in the image")
+    answer = _ask(subject, python.executable, "--version")
+    found = (answer.stdout + answer.stderr).split()[-1]  # Python 2 says it on stderr
+    if not found.startswith(f"{python.version}."):
+        raise _failed(f"Python {python.version} was planned, the image has {found}")
+    return f"{python.executable} {found}"
+
+
+def _probe(subject: _Subject) -> dict[str, Any]:
+    answer = _ask(subject, subject.plan.python.executable, f"{_INSIDE}/probe.py")
+    document: dict[str, Any] = json.loads(answer.stdout.splitlines()[-1])
+    return document
+
+
+def _release(subject: _Subject) -> str:
+    """Torch imports and says it is the planned release."""
+    found = str(subject.probe["torch"])
+    if re.split(r"[+a]|\.post", found)[0] != subject.plan.resolution.torch:
+        raise _failed(f"torch {subject.plan.resolution.torch} was planned, {found} imports")
+    return f"torch {found}, CUDA {subject.probe['cuda']}"
+
+
+def _trains(subject: _Subject) -> str:
+    """A small net learns on the CPU."""
+    losses = [float(loss) for loss in subject.probe["losses"]]
+    first, last = losses[0], losses[-1]
+    # a healthy torch reaches a fifth within these steps; NaN compares false and fails
+    if not last < 0.5 * first:
+        raise _failed("a small net does not learn", f"its loss went from {first} to {last}")
+    return f"loss {first:.4f} -> {last:.4f} in {len(losses)} steps"
+
+
+def _machine_code(subject: _Subject) -> str:
+    """Torch's own kernels in the image run on the card as the plan says."""
+    resolution = subject.plan.resolution
+    if resolution.compute_capability is None:
+        return "not asked: this plan computes on the CPU"
+    card = ComputeCapability.parse(resolution.compute_capability)
+    libraries = list(_cuda_libraries(subject))
+    if not libraries:
+        raise _failed("no library of the image carries torch's CUDA kernels")
+    found = verdict(libraries, card)
+    if found.own != resolution.support:
+        raise _failed(
+            f"torch's own kernels: {resolution.support} was planned for {card}, found {found.own}",
+            *[f"{role.path}: {role.runs} of {role.fatbins} fatbins" for role in found.roles],
+        )
+    judged = [role for role in found.roles if role.role == "torch"]
+    counts = ", ".join(f"{Path(r.path).name} {r.runs}/{r.fatbins}" for r in judged)
+    return f"{found.own} on {card}: {counts} fatbins of torch's own kernels"
+
+
+def _cuda_libraries(subject: _Subject) -> Iterator[Library]:
+    for path, _size in subject.probe["libraries"]:
+        if _CUDA_LIBRARY.search(path):
+            with tempfile.TemporaryDirectory(prefix="envforge-") as folder:
+                copied = subject.container.read_file(path, Path(folder) / "library.so")
+                library = read_library(copied, name=path)
+            if library.parts:
+                yield library
+
+
+def _nvcc(subject: _Subject) -> str:
+    """The plan's toolkit is the one that answers."""
+    cuda = str(subject.plan.resolution.cuda)
+    series = ".".join(cuda.split(".")[:2])
+    found = re.search(r"release ([\d.]+), V([\d.]+)", _ask(subject, "nvcc", "--version").stdout)
+    if found is None or found[1] != series:
+        raise _failed(f"nvcc of CUDA {series} was planned", f"found {found and found[0]}")
+    return f"nvcc {found[2]}"
+
+
+def _host_compiler(subject: _Subject) -> str:
+    """The plan's gcc is installed and CC, CXX and CUDAHOSTCXX name it."""
+    compiler = subject.plan.compiler
+    assert compiler is not None  # noqa: S101 -- a toolchain plan has one
+    if not subject.host.package(compiler.packages[0]).is_installed:
+        raise _failed(f"the package {compiler.packages[0]} is not in the image")
+    names = _ask(subject, "printenv", "CC", "CXX", "CUDAHOSTCXX").stdout.split()
+    if names != [compiler.cc, compiler.cxx, compiler.cxx]:
+        raise _failed("CC, CXX and CUDAHOSTCXX do not name the plan's compiler", *names)
+    found = _ask(subject, compiler.cc, "-dumpfullversion").stdout.strip()
+    if found.split(".")[0] != compiler.version.split(".")[0]:
+        raise _failed(f"gcc {compiler.version} was planned, {compiler.cc} is {found}")
+    return f"{compiler.cc} {found}"
+
+
+def _compiles(subject: _Subject) -> str:
+    """Nvcc makes exactly the code of the plan's TORCH_CUDA_ARCH_LIST."""
+    codes = subject.plan.resolution.codes
+    listed = _ask(subject, "printenv", "TORCH_CUDA_ARCH_LIST").stdout.strip()
+    if listed != arch_list(codes):
+        raise _failed(f"TORCH_CUDA_ARCH_LIST is {listed}, planned {arch_list(codes)}")
+    target = "/tmp/kernel.o"  # noqa: S108 -- inside the container
+    _ask(subject, "nvcc", "-c", f"{_INSIDE}/kernel.cu", "-o", target, *map(_gencode, codes))
+    with tempfile.TemporaryDirectory(prefix="envforge-") as folder:
+        copied = subject.container.read_file(target, Path(folder) / "kernel.o")
+        found = sorted(list_code(copied).counts)
+    if found != sorted(codes):
+        raise _failed(f"nvcc was asked for {' '.join(codes)}, the object carries {' '.join(found)}")
+    return f"object carries {' '.join(found)}"
+
+
+def _gencode(code: str) -> str:
+    """``sm_35`` -> ``-gencode=arch=compute_35,code=sm_35``."""
+    number = code.partition("_")[2]
+    return f"-gencode=arch=compute_{number},code={code}"
+
+
+_RUNTIME: dict[str, Check] = {
+    "user": _unprivileged,
+    "python": _interpreter,
+    "torch": _release,
+    "machine-code": _machine_code,
+    "training": _trains,
+}
+_TOOLCHAIN: dict[str, Check] = {
+    "python": _interpreter,
+    "nvcc": _nvcc,
+    "host-compiler": _host_compiler,
+    "kernel": _compiles,
+}

@@ -1,0 +1,65 @@
+"""The plan and the outcome of ``envforge build``, as text and as JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from envforge.build import Outcome, Prepared
+from envforge.documents import to_json
+from envforge.image.render import arch_list, context_json
+from envforge.report import sentences
+
+
+def plan_text(prepared: Prepared) -> str:
+    """What was decided, in a few lines."""
+    plan = prepared.plan
+    resolution = plan.resolution
+    lines = [click.style(sentences.summary(resolution), bold=True)]
+    lines.append(f"  base      {plan.base} (Python {plan.python.version})")
+    if resolution.route == "source":
+        lines.append(f"  CUDA      {resolution.cuda} from the {_origin(resolution.cuda_origin)}")
+        lines.append(f"  arch list {arch_list(resolution.codes)}")
+        names = ", ".join(patch.id for patch in prepared.context.patches)
+        lines.append(f"  patches   {names or 'none needed'}")
+    lines += [f"  ! {sentences.note_text(key)}" for key in resolution.notes]
+    lines.append(f"  plan      {prepared.context.digest[:12]}")
+    return "\n".join(lines)
+
+
+def _origin(origin: str | None) -> str:
+    return "distribution's own packages" if origin == "distribution" else "vendor's runfile"
+
+
+def dry_run_text(prepared: Prepared) -> str:
+    """Where the rendered context lies, and what it still lacks."""
+    lines = [plan_text(prepared), f"the build context lies in {prepared.folder}"]
+    lines += [f"  {name}" for name in sorted(prepared.context.files)]
+    if prepared.context.inputs:
+        lines.append("to be fetched by sha256:")
+        lines += [f"  {path}" for path in sorted(prepared.context.inputs)]
+    return "\n".join(lines)
+
+
+def dry_run_json(prepared: Prepared) -> str:
+    """The plan as a document."""
+    document: dict[str, Any] = {
+        "schema": "envforge.plan/1",
+        "resolution": prepared.plan.resolution,
+        "image": prepared.image,
+        "base": prepared.plan.base,
+        "context": {"folder": str(prepared.folder), **context_json(prepared.context)},
+    }
+    return to_json(document)
+
+
+def outcome_text(outcome: Outcome, lock_path: str) -> str:
+    """What was built, and what was seen inside it."""
+    lock = outcome.lock
+    if not outcome.fresh:
+        return f"{lock.image}: already built and verified ({lock_path})"
+    lines = [f"{click.style(lock.image, bold=True)}  {lock.image_id[:19]}"]
+    lines += [f"  {check.name:<13} {check.seen}" for check in lock.verified]
+    lines.append(f"locked in {lock_path}")
+    return "\n".join(lines)
