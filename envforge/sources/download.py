@@ -97,9 +97,9 @@ def _fetch_rest(
     ) as error:
         if isinstance(error, requests.exceptions.SSLError):
             raise _bad_certificate(url, name, error) from error
-        raise _Interrupted(_reason(error)) from error
+        raise _Interrupted(reason_of(error)) from error
     except requests.RequestException as error:
-        raise _unreachable(url, name, _reason(error), partial) from error
+        raise _unreachable(url, name, reason_of(error), partial) from error
 
 
 def _request(opened: requests.Session, url: str, start: int) -> requests.Response:
@@ -158,7 +158,7 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
     """Return the innermost words of a nested network error."""
     inner: BaseException = error
     while isinstance(inner.args[0] if inner.args else None, BaseException):
@@ -180,7 +180,7 @@ def _unreachable(url: str, name: str, reason: str, partial: Path) -> SourceError
 def _bad_certificate(url: str, name: str, error: BaseException) -> SourceError:
     return SourceError(
         f"cannot fetch {name}: the certificate of {url} is not accepted",
-        because=(_reason(error),),
+        because=(reason_of(error),),
         hint="behind a company proxy give its CA bundle: export SSL_CERT_FILE=/path/to/bundle.crt",
     )
 
