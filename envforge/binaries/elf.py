@@ -100,9 +100,7 @@ def cubin_code(header: Header) -> DeviceCode:
     return DeviceCode("sm", ComputeCapability.from_number(number & 0xFF), suffix)
 
 
-def read_sections(
-    buffer: Buffer, start: int, end: int, *, defects: list[Defect]
-) -> list[Section]:
+def read_sections(buffer: Buffer, start: int, end: int, *, defects: list[Defect]) -> list[Section]:
     """Return the sections of the ELF file between ``start`` and ``end`` that have bytes in it."""
     header = read_header(buffer, start, end)
     if header is None:

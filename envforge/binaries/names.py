@@ -8,6 +8,7 @@ offers that for raw LZ4 blocks (python-lz4 wants the whole block and its whole s
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
 import re
@@ -15,7 +16,7 @@ from typing import Any
 
 from envforge.binaries.fatbin import Buffer, Entry
 
-_SASS_KERNEL = re.compile(rb"\.text\.([^\0]+)\0")
+_SASS_KERNEL = re.compile(rb"\.text\.([^\0]+)")
 _PTX_KERNEL = re.compile(rb"\.entry\s+([\w$]+)")
 _LONG = 15
 _MIN_MATCH = 4
@@ -32,7 +33,7 @@ def beginning(buffer: Buffer, entry: Entry, limit: int) -> bytes:
 
 
 def kernels(image: bytes) -> list[bytes]:
-    """Return the mangled kernel names that stand complete in the beginning of an image."""
+    """Return the mangled kernel names that stand in the beginning of an image, the last one cut."""
     pattern = _SASS_KERNEL if image.startswith(b"\x7fELF") else _PTX_KERNEL
     return pattern.findall(image)
 
@@ -40,10 +41,8 @@ def kernels(image: bytes) -> list[bytes]:
 def unpack_lz4(packed: bytes, limit: int) -> bytes:
     """Unpack the first ``limit`` bytes of a raw LZ4 block; what is cut off or damaged ends it."""
     out = bytearray()
-    try:
+    with contextlib.suppress(IndexError):
         _unpack_sequences(packed, out, limit)
-    except IndexError:
-        pass
     return bytes(out[:limit])
 
 
@@ -51,23 +50,31 @@ def _unpack_sequences(packed: bytes, out: bytearray, limit: int) -> None:
     position = 0
     while len(out) < limit:
         token = packed[position]
-        literals, position = _length(packed, position + 1, token >> 4)
+        literals, size = token >> 4, (token & 15) + _MIN_MATCH
+        position += 1
+        if literals == _LONG:
+            literals, position = _length(packed, position, literals)
         out += packed[position : position + literals]
-        position += literals
-        distance = packed[position] | packed[position + 1] << 8
-        size, position = _length(packed, position + 2, token & 15)
-        start = len(out) - distance
-        if not distance or start < 0:
+        position += literals + 2
+        distance = packed[position - 2] | packed[position - 1] << 8
+        if size == _LONG + _MIN_MATCH:
+            size, position = _length(packed, position, size)
+        if not 0 < distance <= len(out):
             return
-        size = min(size + _MIN_MATCH, limit)
-        # A match may overlap what it produces: distance 1 repeats one byte.
-        pattern = out[start : start + size]
-        out += pattern if distance >= size else (pattern * (size // distance + 1))[:size]
+        _copy(out, distance, min(size, limit))
+
+
+def _copy(out: bytearray, distance: int, size: int) -> None:
+    """Repeat what was written; a match may overlap what it produces (1 repeats one byte)."""
+    start = len(out) - distance
+    if distance >= size:
+        out += out[start : start + size]
+    else:
+        out += (out[start:] * (size // distance + 1))[:size]
 
 
 def _length(packed: bytes, position: int, length: int) -> tuple[int, int]:
-    if length < _LONG:
-        return length, position
+    """Add the length bytes that go on at ``position``."""
     while (byte := packed[position]) == 255:  # noqa: PLR2004
         length += byte
         position += 1

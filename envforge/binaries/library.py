@@ -1,0 +1,174 @@
+"""One binary file: what device code it carries, and whose.
+
+A library of a gigabyte is mapped, not read: a walk touches one page per device image, and random
+access must be announced, or the kernel's read-ahead pulls in a third of the file.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from envforge.binaries import elf
+from envforge.binaries.errors import BinaryError
+from envforge.binaries.fatbin import Buffer, Defect, Entry, Fatbin, walk
+from envforge.binaries.parts import Part, sort_fatbins
+from envforge.binaries.role import Role, role_of_file
+
+FATBIN_SECTIONS = (".nv_fatbin", "__nv_relfatbin", ".cask_resource")
+"""Executable images, relocatable ones (``-rdc``), and NVIDIA's extra ones, which cuobjdump does
+not list. A driver loads the first; they decide."""
+
+
+class SectionCount(msgspec.Struct, frozen=True, kw_only=True):
+    """The listing of one section, as cuobjdump gives it: entries by architecture."""
+
+    name: str
+    fatbins: int
+    """Empty ones included."""
+    entries: dict[str, int]
+    """``sm_35``, ``compute_50``, ``lto_90`` -> number of images."""
+
+
+class Library(msgspec.Struct, frozen=True, kw_only=True):
+    """What one file carries."""
+
+    path: str
+    format: elf.Format
+    role: Role
+    """By the file's name."""
+    sections: tuple[SectionCount, ...]
+    parts: tuple[Part, ...] = ()
+    """Empty from :func:`list_code`, which does not look at kernel names."""
+    defects: tuple[Defect, ...] = ()
+
+    @property
+    def own(self) -> Part | None:
+        """The kernels the file exists for: torch's own, an extension's own, a vendor's own."""
+        return next((part for part in self.parts if part.role == self.role), None)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Images by architecture over all sections."""
+        total: Counter[str] = Counter()
+        for section in self.sections:
+            total.update(section.entries)
+        return dict(total)
+
+
+def read_library(path: Path, *, name: str = "") -> Library:
+    """Read ``path``: every section's listing, and whose kernels its fatbins hold.
+
+    ``name`` stands for the path in the result, for a file unpacked from somewhere else.
+    """
+    with _mapped(path) as buffer:
+        found = _read(buffer, name or str(path))
+        return _library(found, sort_fatbins(buffer, _deciding(found), found.role))
+
+
+def list_code(path: Path) -> Library:
+    """Read only the listing, without looking at a kernel name: a tenth of the time."""
+    with _mapped(path) as buffer:
+        return _library(_read(buffer, str(path)), ())
+
+
+class _Found(NamedTuple):
+    path: str
+    format: elf.Format
+    sections: dict[str, list[Fatbin]]
+    defects: list[Defect]
+
+    @property
+    def role(self) -> Role:
+        return role_of_file(Path(self.path).name)
+
+
+@contextmanager
+def _mapped(path: Path) -> Iterator[Buffer]:
+    with path.open("rb") as file:
+        if not path.stat().st_size:
+            raise BinaryError(f"{path} is empty")
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as buffer:
+            buffer.madvise(mmap.MADV_RANDOM)
+            try:
+                yield buffer
+            except BinaryError as error:
+                raise BinaryError(
+                    f"{path}: {error.what}", because=error.because, hint=error.hint
+                ) from None
+
+
+def _read(buffer: Buffer, path: str) -> _Found:
+    found = _Found(path, elf.identify(buffer), {}, [])
+    for name, start, end in _ranges(buffer, found.format, found.defects):
+        fatbins = found.sections.setdefault(name, [])
+        if found.format == "cubin":
+            fatbins.append(_cubin(buffer))
+        else:
+            fatbins.extend(walk(buffer, start, end, defects=found.defects))
+    return found
+
+
+def _ranges(buffer: Buffer, kind: elf.Format, defects: list[Defect]) -> Iterator[elf.Section]:
+    """Yield the stretches of a file that hold device code."""
+    whole = elf.Section(kind, 0, len(buffer))
+    if kind in ("cubin", "fatbin"):
+        yield whole
+        return
+    members: Iterable[elf.Member | elf.Section] = [whole]
+    if kind == "archive":
+        members = elf.read_archive(buffer, defects=defects)
+    for member in members:
+        if buffer[member.offset : member.offset + 4] == elf.ELF_MAGIC:
+            sections = elf.read_sections(buffer, member.offset, member.end, defects=defects)
+            yield from (section for section in sections if section.name in FATBIN_SECTIONS)
+
+
+def _cubin(buffer: Buffer) -> Fatbin:
+    """Return a bare cubin as the fatbin nvcc would have packed it into."""
+    header = elf.read_header(buffer, 0, len(buffer))
+    if header is None:  # identify() saw one
+        raise BinaryError("not a cubin")
+    code = elf.cubin_code(header)
+    size = len(buffer)
+    flags = 0x100000 if code.suffix == "a" else 0
+    entry = Entry(0, 2, 0x0101, 0, size, 0, 0, 0, 0, code.capability.number, 0, 0, flags, 0, 0)
+    return Fatbin(0, size, (entry,))
+
+
+def _library(found: _Found, parts: tuple[Part, ...]) -> Library:
+    sections = tuple(
+        SectionCount(
+            name=name,
+            fatbins=len(fatbins),
+            entries=dict(
+                sorted(Counter(entry.label for bin_ in fatbins for entry in bin_.entries).items())
+            ),
+        )
+        for name, fatbins in found.sections.items()
+    )
+    return Library(
+        path=found.path,
+        format=found.format,
+        role=found.role,
+        sections=sections,
+        parts=parts,
+        defects=tuple(found.defects),
+    )
+
+
+def _deciding(found: _Found) -> list[Fatbin]:
+    """Return the executable images; relocatable ones where a link has yet to make those."""
+    loadable = [
+        fatbin
+        for name, fatbins in found.sections.items()
+        if name not in FATBIN_SECTIONS[1:]
+        for fatbin in fatbins
+    ]
+    return loadable or found.sections.get("__nv_relfatbin", [])

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import pytest
+from fatbin_writer import elf, fatbin, ptx, sass
+
+from envforge.binaries.library import Library, read_library
+from envforge.binaries.verdict import verdict
+from envforge.values import ComputeCapability
+
+TORCH = "_ZN2at6native6kernelEv"
+CUDNN = "_ZN5cudnn6detail6kernelEv"
+
+
+@pytest.fixture
+def library(tmp_path):
+    def make(*fatbins: bytes, name: str = "libtorch_cuda.so") -> Library:
+        path = tmp_path / name
+        path.write_bytes(elf((".nv_fatbin", b"".join(fatbins))))
+        return read_library(path)
+
+    return make
+
+
+def support(libraries, card: str) -> str:
+    return verdict(libraries, ComputeCapability.parse(card)).support
+
+
+def test_sass_runs_within_its_major_version_and_upwards(library):
+    torch = library(fatbin(sass(35, TORCH), sass(60, TORCH)))
+    cards = ("3.0", "3.5", "3.7", "5.0", "6.0", "6.1", "7.0")
+    assert [support(torch, card) for card in cards] == [
+        *("none", "native", "native", "none", "native", "native", "none")
+    ]
+
+
+def test_ptx_is_named_with_the_language_version_a_driver_must_know(library):
+    torch = library(fatbin(sass(35, TORCH), ptx(50, TORCH, version=(6, 0))))
+    found = verdict(torch, ComputeCapability(8, 0))
+    assert (found.support, str(found.ptx_version)) == ("ptx-jit", "6.0")
+
+
+def test_code_of_a_bundled_library_does_not_make_torch_run(library):
+    torch = library(*[fatbin(sass(37, TORCH), sass(50, TORCH))] * 3, *[fatbin(sass(35, CUDNN))] * 9)
+    assert torch.counts == {"sm_35": 9, "sm_37": 3, "sm_50": 3}
+    assert support(torch, "3.5") == "none"
+
+
+def test_a_bundled_library_without_code_for_the_card_is_named_as_missing(library):
+    torch = library(fatbin(sass(37, TORCH), sass(70, TORCH)), fatbin(sass(37, CUDNN)))
+    found = verdict(torch, ComputeCapability(7, 0))
+    assert (found.support, found.own) == ("partial", "native")
+    assert [(missing.role, missing.support) for missing in found.missing] == [("cudnn", "none")]
+
+
+def test_a_stray_architecture_in_a_few_fatbins_is_no_support(library):
+    usual = fatbin(sass(80, TORCH))
+    torch = library(*[usual] * 40, fatbin(sass(80, TORCH), sass(90, TORCH, flags=0x100011)))
+    assert support(torch, "9.0") == "none"
+    assert [str(code) for code in torch.own.carried()] == ["sm_80"]
+
+
+def test_an_image_without_kernels_decides_nothing(library):
+    torch = library(fatbin(sass(35, TORCH)), fatbin(sass(70)))
+    assert support(torch, "3.5") == "native"
+
+
+def test_half_the_fatbins_of_an_extension_make_it_partial(library):
+    extension = library(fatbin(sass(75, "_Z1av")), fatbin(sass(80, "_Z1bv")), name="_C.so")
+    assert support(extension, "7.5") == "partial"
+
+
+def test_linear_algebra_without_the_architecture_makes_torch_partial(library):
+    torch = library(fatbin(sass(75, TORCH), sass(80, TORCH)))
+    linalg = library(fatbin(sass(80, "_Z12zlascl_upperv")), name="libtorch_cuda_linalg.so")
+    assert support([torch, linalg], "8.0") == "native"
+    found = verdict([torch, linalg], ComputeCapability(7, 5))
+    assert (found.support, [missing.role for missing in found.missing]) == (
+        "partial",
+        ["linear-algebra"],
+    )
