@@ -1,0 +1,34 @@
+"""One run's life: started, watched, judged and recorded, from outside the training process."""
+
+from __future__ import annotations
+
+from envforge.training.clock import Clock, SystemClock, stamp
+from envforge.training.executor import Executor
+from envforge.training.job import Job, LogPatterns, Reason, Result
+from envforge.training.journal import Journal, close_left_open
+from envforge.training.record import Attempt, Change, RunFolder, RunRecord, new_id, open_folder
+from envforge.training.stop import StopRequests, stop_requests
+from envforge.training.supervisor import Surroundings, supervise
+
+__all__ = [
+    "Attempt",
+    "Change",
+    "Clock",
+    "Executor",
+    "Job",
+    "Journal",
+    "LogPatterns",
+    "Reason",
+    "Result",
+    "RunFolder",
+    "RunRecord",
+    "StopRequests",
+    "Surroundings",
+    "SystemClock",
+    "close_left_open",
+    "new_id",
+    "open_folder",
+    "stamp",
+    "stop_requests",
+    "supervise",
+]

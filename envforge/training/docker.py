@@ -1,0 +1,101 @@
+"""A training in a container of the image that was built for it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from envforge.image.engine import Container, Engine, Launch, Mount
+from envforge.training.executor import RUN_VARIABLE, Ending
+from envforge.training.job import Job
+from envforge.training.kernel import killed_for_memory, oom_kills
+
+RUN_DIR = "/run-dir"
+RECIPE = "/recipe"
+_LABEL = "envforge.run"
+
+_ENVIRONMENT = MappingProxyType(
+    {
+        # The user's uid has no entry in the image's passwd, and torch asks for both.
+        "HOME": "/tmp",  # noqa: S108 -- the container's own, gone with it
+        "USER": "envforge",
+    }
+)
+
+
+class DockerProcess:
+    """One training in its container."""
+
+    def __init__(self, container: Container) -> None:
+        self._container = container
+        self._kills_before = oom_kills()
+
+    def lines(self) -> Iterator[bytes]:
+        """Yield both streams' lines; EngineUnavailable where the engine falls silent."""
+        for line in self._container.logs():
+            yield line.encode()
+
+    def wait(self) -> Ending:
+        """Block until the container has ended; EngineUnavailable where the engine goes away."""
+        ended = self._container.wait()
+        memory = ended.oom_killed or killed_for_memory(ended.code, self._kills_before)
+        return Ending(ended.code, memory)
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the container's first process, which hands it to the training."""
+        self._container.signal(signal.Signals(number).name)
+
+    def kill(self) -> None:
+        """End the container at once."""
+        self._container.signal("SIGKILL")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DockerExecutor:
+    """Trains in a container: the user's own uid, no network, nothing but two mounts."""
+
+    engine: Engine
+    image: str
+    gpus: bool = False
+
+    @contextmanager
+    def start(self, job: Job) -> Iterator[DockerProcess]:
+        """Start ``job``; RunFailed where the engine refuses, EngineUnavailable where it is gone."""
+        launch = Launch(
+            self.image,
+            job.argv,
+            name=_name(job.run_id),
+            user=f"{os.getuid()}:{os.getgid()}",
+            mounts=[Mount(job.files, RECIPE), Mount(job.run_dir, RUN_DIR, read_only=False)],
+            env=self._environment(job),
+            shm_size_mib=job.shm_size_mib,
+            init=True,
+            gpus=self.gpus,
+            network="none",
+            labels={_LABEL: job.run_id},
+            workdir=RUN_DIR,
+        )
+        with self.engine.run(launch) as container:
+            yield DockerProcess(container)
+
+    def clear(self, run_id: str, wait_s: float) -> tuple[str, ...]:
+        """Stop and remove the container a dead supervisor left."""
+        container = self.engine.attach(_name(run_id))
+        if container is None:
+            return ()
+        container.stop(int(wait_s))
+        container.remove()
+        return (f"container {container.name}",)
+
+    def _environment(self, job: Job) -> Mapping[str, str]:
+        chosen = os.environ.get("CUDA_VISIBLE_DEVICES") if self.gpus else None
+        cards = {} if chosen is None else {"CUDA_VISIBLE_DEVICES": chosen}
+        return {**_ENVIRONMENT, **cards, **job.environment, RUN_VARIABLE: job.run_id}
+
+
+def _name(run_id: str) -> str:
+    return f"envforge-run-{run_id[:12]}"

@@ -1,0 +1,65 @@
+"""What a training is to its supervisor: a command, a place, and how to tell what became of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+Reason = Literal[
+    "finished",
+    "check-failed",
+    "diverged",
+    "bad-checkpoint",
+    "gpu-oom",
+    "host-oom",
+    "engine-lost",
+    "crash",
+    "cancelled",
+]
+"""Why an attempt ended."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogPatterns:
+    """How to read the training's output; which groups each has is said by the recipe document."""
+
+    progress: re.Pattern[str]
+    loss: re.Pattern[str]
+    check: re.Pattern[str] | None = None
+    checkpoint: re.Pattern[str] | None = None
+    resumed: re.Pattern[str] | None = None
+    stopped: re.Pattern[str] | None = None
+    success: re.Pattern[str] | None = None
+    """A line that must be reached."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """A JSON file below the run directory, written anew by a success, and what it then says."""
+
+    file: str
+    field: str
+    equals: bool | int | str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One training, ready to start: plain values, no recipe and no lock."""
+
+    run_id: str
+    argv: tuple[str, ...]
+    """As the place of execution sees it: a container has its own paths."""
+    run_dir: Path
+    files: Path
+    """The recipe's files on this machine."""
+    patterns: LogPatterns
+    result: Result | None = None
+    checkpoints: str
+    """A glob below the run directory."""
+    exit_reasons: Mapping[int, Reason] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    stop_wait_s: float = 60
+    shm_size_mib: int = 64
