@@ -1,0 +1,109 @@
+"""A Python with a real torch, and the canary run by it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import venv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+HERE = Path(__file__).parent
+CANARY = HERE.parents[1] / "recipes" / "canary" / "files" / "canary.py"
+TORCH = "torch==2.13.0"
+QUICK = ("--steps", "200", "--image-size", "32", "--device", "cpu")
+
+
+@pytest.fixture(scope="session")
+def torch_python() -> str:
+    """An interpreter with torch: the one the environment names, or one made once and kept."""
+    named = os.environ.get("ENVFORGE_TEST_TORCH_PYTHON")
+    return named or str(_kept_environment())
+
+
+def _kept_environment() -> Path:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = cache / "envforge-tests" / f"{TORCH}-py{sys.version_info[0]}.{sys.version_info[1]}"
+    python, complete = folder / "bin" / "python", folder / "complete"
+    if not complete.exists():
+        venv.create(folder, clear=True, with_pip=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", TORCH], check=True)
+        complete.touch()
+    return python
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    exit_code: int
+    lines: list[str]
+    run_dir: Path
+
+    @property
+    def record(self) -> dict[str, Any]:
+        return json.loads((self.run_dir / "canary.json").read_text())
+
+    @property
+    def failed(self) -> list[str]:
+        return [each["name"] for each in self.record["checks"] if each["outcome"] == "failed"]
+
+    @property
+    def checkpoints(self) -> list[str]:
+        return sorted(path.name for path in (self.run_dir / "checkpoints").iterdir())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Canary:
+    """Starts the canary as its users do, as a process of its own."""
+
+    python: str
+
+    def start(self, run_dir: Path, *arguments: str, fault: str | None = None) -> subprocess.Popen:
+        plant = [str(HERE / "plant.py"), fault] if fault else []
+        # Old releases and a torch without NumPy warn on every import; that is not under test.
+        command = [self.python, "-W", "ignore", *plant, str(CANARY), "--run-dir", str(run_dir)]
+        return subprocess.Popen(
+            [*command, *QUICK, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def finish(self, process: subprocess.Popen, run_dir: Path) -> Outcome:
+        output, _ = process.communicate(timeout=600)
+        return Outcome(exit_code=process.returncode, lines=output.splitlines(), run_dir=run_dir)
+
+    def run(self, run_dir: Path, *arguments: str, fault: str | None = None) -> Outcome:
+        return self.finish(self.start(run_dir, *arguments, fault=fault), run_dir)
+
+    def interrupt(self, run_dir: Path, number: int, line: str) -> Outcome:
+        """Send a signal as soon as the run has printed a line that begins so."""
+        process = self.start(run_dir)
+        for printed in _lines(process):
+            if printed.startswith(line):
+                process.send_signal(number)
+                break
+        return self.finish(process, run_dir)
+
+
+def _lines(process: subprocess.Popen) -> Iterator[str]:
+    assert process.stdout is not None
+    return iter(process.stdout.readline, "")
+
+
+@pytest.fixture(scope="session")
+def canary(torch_python: str) -> Canary:
+    return Canary(python=torch_python)
+
+
+@pytest.fixture(scope="session")
+def healthy(canary: Canary, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    """One run that nothing disturbed; the others are measured against it."""
+    return canary.run(tmp_path_factory.mktemp("healthy"))
