@@ -76,12 +76,11 @@ def _missing(*, answers: bool) -> tuple[str, ...]:
 
 
 def _install(names: Sequence[str], on_event: OnEvent) -> None:
-    distribution = _distribution()
+    optional = (*_CLIENTS, _KEYRINGS[distribution()])
     become_root = root_prefix()
     on_event(Event("step", "apt-get update"))
     _run_as_root([*become_root, "apt-get", "update"], on_event)
-    optional = (*_CLIENTS, _KEYRINGS.get(distribution, ""))
-    wanted = [name for name in (*names, *optional) if name and (name in _REQUIRED or _known(name))]
+    wanted = [name for name in (*names, *optional) if name in _REQUIRED or _known(name)]
     wanted = list(dict.fromkeys(wanted))
     on_event(Event("step", f"apt-get install {' '.join(wanted)}"))
     _run_as_root(
@@ -94,8 +93,9 @@ def _install(names: Sequence[str], on_event: OnEvent) -> None:
 _REQUIRED = frozenset({*_ENGINE, "mmdebstrap"})
 
 
-def _distribution() -> str:
-    release = apt.load_os_release()
+def distribution(root: Path = Path("/")) -> str:
+    """Say which of the known distributions this is. Raises EngineUnavailable for any other."""
+    release = apt.load_os_release(root)
     names = [release.get("ID", ""), *release.get("ID_LIKE", "").split()]
     found = next((name for name in names if name in ("debian", "ubuntu")), None)
     if found is None or shutil.which("apt-get") is None:
@@ -149,14 +149,14 @@ def _start(on_event: OnEvent) -> None:
     on_event(Event("step", "starting the engine"))
     if Path("/run/systemd/system").is_dir():
         _run_as_root([*root_prefix(), "systemctl", "start", "docker"], on_event)
-        _await_answer(None)
+        await_answer(None)
         return
     log = platformdirs.user_state_path("envforge", ensure_exists=True) / "dockerd.log"
     start_daemon([], log)
-    _await_answer(log)
+    await_answer(log)
 
 
-def start_daemon(arguments: Sequence[str], log: Path, prefix: Sequence[str] = ()) -> None:
+def start_daemon(arguments: Sequence[str], log: Path) -> None:
     """Start dockerd so that it outlives this process; its output replaces ``log``.
 
     Raises EngineUnavailable where there is no dockerd.
@@ -171,7 +171,7 @@ def start_daemon(arguments: Sequence[str], log: Path, prefix: Sequence[str] = ()
     with log.open("wb") as target:
         # setsid --fork: the daemon is nobody's child and no signal of this terminal reaches it.
         subprocess.run(
-            [*become_root, *prefix, "setsid", "--fork", dockerd, *arguments],
+            [*become_root, "setsid", "--fork", dockerd, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=target,
             stderr=subprocess.STDOUT,
@@ -192,7 +192,11 @@ def _remove_stale_pid(become_root: Sequence[str]) -> None:
         subprocess.run([*become_root, "rm", "-f", str(_PID_FILE)], check=False)
 
 
-def _await_answer(log: Path | None) -> None:
+def await_answer(log: Path | None) -> None:
+    """Wait until the engine answers.
+
+    Raises EngineUnavailable with the end of ``log`` where it gives up or takes too long.
+    """
     deadline = time.monotonic() + _STARTS_WITHIN_S
     while True:
         try:
