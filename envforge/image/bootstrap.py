@@ -155,8 +155,8 @@ def _check_tools(platform: Platform) -> None:
         raise SourceError(
             f"the keys that sign {platform.distribution}'s archive are not on this machine",
             because=(f"{platform.archive.keyring} does not exist",),
-            hint=f"sudo apt-get install {platform.archive.keyring_package}   (where this system has "
-            "no such package: a newer release's; it depends on nothing)",
+            hint=f"sudo apt-get install {platform.archive.keyring_package}   "
+            "(where this system has no such package: a newer release's; it depends on nothing)",
         )
 
 

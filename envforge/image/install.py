@@ -76,7 +76,9 @@ def _missing(*, answers: bool) -> tuple[str, ...]:
 
 
 def _install(names: Sequence[str], on_event: OnEvent) -> None:
-    optional = (*_CLIENTS, _KEYRINGS[distribution()])
+    optional = [_KEYRINGS[distribution()]]
+    if _ENGINE[0] in names:
+        optional += _CLIENTS  # never beside another vendor's client: their files clash
     become_root = root_prefix()
     on_event(Event("step", "apt-get update"))
     _run_as_root([*become_root, "apt-get", "update"], on_event)
