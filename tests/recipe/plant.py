@@ -5,7 +5,7 @@
 Each fault is planted from outside, into torch or the operating system's calls; the canary runs
 unmodified and knows of none of them. Works wherever the canary does: torch 0.4 on, Python 2.7 on.
 """
-# ruff: noqa: B905, I002, PTH  (Python 2.7 has neither strict zips, annotations nor pathlib)
+# ruff: noqa: B905, I002, PTH123, PTH202  (Python 2.7 knows none of what these ask for)
 
 import os
 import runpy
