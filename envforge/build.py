@@ -17,7 +17,7 @@ from envforge.capability.load import content_hash
 from envforge.capability.models import Database
 from envforge.errors import EnvforgeError, UsageError
 from envforge.events import Event, OnEvent
-from envforge.image.bootstrap import BaseImage, ensure_base
+from envforge.image.bootstrap import Base, BaseImage, ensure_base
 from envforge.image.engine import Build, Engine, connect
 from envforge.image.lock import BaseLock, Lock, find_lock, write_lock
 from envforge.image.plan import Plan, Stage, make_plan
@@ -108,11 +108,11 @@ def build(database: Database, wanted: BuildRequest, on_event: OnEvent) -> Outcom
         if lock is not None and _matches(lock, prepared, engine):
             return Outcome(lock, fresh=False)
         with _naming_context(prepared.folder):
-            base = ensure_base(
-                engine, prepared.plan.platform, archive=wanted.archive, on_event=on_event
-            )
-            _place_inputs(prepared, on_event)
-            image_id = _build_image(engine, prepared, on_event)
+            log, store = _log(prepared), Store(default_root())
+            wanted_base = Base(prepared.plan.platform, wanted.archive)
+            base = ensure_base(engine, wanted_base, store, log=log, on_event=on_event)
+            _place_inputs(prepared, store, on_event)
+            image_id = _build_image(engine, prepared, log, on_event)
         verified = verify(engine, image_id, prepared.plan, on_event)
         engine.tag(image_id, prepared.image)
         lock = Lock(
@@ -123,7 +123,7 @@ def build(database: Database, wanted: BuildRequest, on_event: OnEvent) -> Outcom
             image=prepared.image,
             image_id=image_id,
             python=prepared.plan.python.executable,
-            base=_base_lock(base, prepared.plan),
+            base=_base_lock(base),
             inputs=prepared.context.inputs,
             patches=tuple(patch.id for patch in prepared.context.patches),
             database=content_hash(),
@@ -166,9 +166,8 @@ def _naming_context(folder: Path) -> Iterator[None]:
         raise
 
 
-def _place_inputs(prepared: Prepared, on_event: OnEvent) -> None:
+def _place_inputs(prepared: Prepared, store: Store, on_event: OnEvent) -> None:
     """Fetch every input by hash and link it into the context."""
-    store = Store(default_root())
     for wheel in prepared.plan.wheels:
         _link(fetch_wheel(wheel, store, on_event), prepared.folder / "inputs/wheels" / wheel.name)
     runfile = prepared.plan.runfile
@@ -187,10 +186,15 @@ def _link(stored: Path, target: Path) -> None:
         shutil.copyfile(stored, target)
 
 
-def _build_image(engine: Engine, prepared: Prepared, on_event: OnEvent) -> str:
+def _log(prepared: Prepared) -> Path:
+    """A fresh file for everything the tools of one build say."""
     stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
     log = _cache() / "logs" / f"build-{prepared.context.digest[:12]}-{stamp}.txt"
     log.parent.mkdir(parents=True, exist_ok=True)
+    return log
+
+
+def _build_image(engine: Engine, prepared: Prepared, log: Path, on_event: OnEvent) -> str:
     wanted = Build(
         context=prepared.folder,
         tag=f"{prepared.image}-unverified",
@@ -200,7 +204,11 @@ def _build_image(engine: Engine, prepared: Prepared, on_event: OnEvent) -> str:
     return engine.build(wanted, log=log, on_event=on_event)
 
 
-def _base_lock(base: BaseImage, plan: Plan) -> BaseLock:
+def _base_lock(base: BaseImage) -> BaseLock:
     return BaseLock(
-        image=base.image, image_id=base.id, suite=plan.platform.suite, facts=base.facts()
+        image=base.tag,
+        image_id=base.id,
+        releases=base.releases,
+        packages_sha256=base.packages_sha256,
+        rootfs_sha256=base.rootfs_sha256,
     )

@@ -76,4 +76,6 @@ def command(  # noqa: PLR0913 -- one parameter a flag
         if install_engine:
             install(on_event)
         outcome = build(database, wanted, on_event)
-    click.echo(to_json(outcome.lock) if as_json else outcome_text(outcome, str(lock)), nl=not as_json)
+    click.echo(
+        to_json(outcome.lock) if as_json else outcome_text(outcome, str(lock)), nl=not as_json
+    )

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
 from envforge import documents
 from envforge.errors import DocumentError
 from envforge.resolver import Resolution
+from envforge.sources.archive import Release
 
 LOCK_NAME = "envforge.lock"
-SCHEMA = "envforge.lock/1"
+SCHEMA: Final = "envforge.lock/1"
 
 
 class BaseLock(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -20,9 +21,11 @@ class BaseLock(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     image: str
     image_id: str
-    suite: str
-    facts: dict[str, str]
-    """Date and hash of the signed Release, hash of the package list."""
+    releases: tuple[Release, ...]
+    """Each suite's Release file: its date and hash."""
+    packages_sha256: str
+    """Of the sorted list of installed packages with their versions."""
+    rootfs_sha256: str
 
 
 class CheckLock(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Literal, NamedTuple
 
 import msgspec
 
-from envforge import assets, documents
 from envforge.capability.lookup import find_platform
 from envforge.capability.models import (
     Database,
@@ -20,6 +18,7 @@ from envforge.capability.models import (
     WheelFile,
 )
 from envforge.errors import SourceError
+from envforge.image.bootstrap import base_tag
 from envforge.resolver import Resolution
 from envforge.sources.fetch import WheelInput
 
@@ -70,14 +69,11 @@ def make_plan(database: Database, resolution: Resolution, until: Stage = "runtim
         until=until,
         base=base_tag(platform),
     )
-    return _from_source(database, plan) if resolution.route == "source" else _from_wheel(database, plan)
-
-
-def base_tag(platform: Platform) -> str:
-    """Name the base image after what decides it: the platform's record and Dockerfile.base."""
-    facts = (platform.suite, platform.archive.components, assets.BASE_DOCKERFILE.read_text())
-    digest = hashlib.sha256(documents.to_json(facts).encode()).hexdigest()
-    return f"envforge/base:{platform.name}-{digest[:12]}"
+    return (
+        _from_source(database, plan)
+        if resolution.route == "source"
+        else _from_wheel(database, plan)
+    )
 
 
 def _from_wheel(database: Database, plan: Plan) -> Plan:
