@@ -1,4 +1,4 @@
-"""Where device code lies in a file: ELF64 sections, static archives, bare cubins.
+"""Where device code lies in a file: ELF64 sections, static archives.
 
 Only what locates device code is read, and every offset is checked against the file: libraries of
 a gigabyte are opened, damaged ones among them. Layout: the System V ABI, chapter 4
@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from struct import Struct
 from typing import Literal, NamedTuple
 
+from envforge.binaries.content import Content
 from envforge.binaries.errors import BinaryError
-from envforge.binaries.fatbin import MAGIC, Buffer, Defect
-from envforge.values import ComputeCapability, DeviceCode
+from envforge.binaries.fatbin import MAGIC, Defect
 
 Format = Literal["elf", "archive", "cubin", "fatbin"]
 
@@ -24,13 +24,12 @@ _THIN_ARCHIVE = b"!<thin>\n"
 _ELF = Struct("<4sBBBBB7xHHIQQQIHHHHHH")
 _SECTION = Struct("<IIQQQQIIQQ")
 _ELF64, _LITTLE_ENDIAN = 2, 1
-_MACHINE_CUDA = 190
-_ABI_BEFORE_CUDA_13 = 0x33
-_ARCHITECTURE_SPECIFIC_BEFORE_CUDA_13 = 0x800
+MACHINE_CUDA = 190
 _SHT_NOBITS = 8
 _SHF_COMPRESSED = 0x800
 _SHN_XINDEX = 0xFFFF
 _NAME_LIMIT = 4096
+_NAMES_LIMIT = 1 << 24
 _MEMBER = Struct("16s12s6s6s8s10s2s")
 
 
@@ -62,129 +61,122 @@ class Member(NamedTuple):
     end: int
 
 
-def identify(buffer: Buffer) -> Format:
+def identify(content: Content) -> Format:
     """Tell the format by its first bytes; BinaryError if it is none of ours."""
-    if buffer[:4] == MAGIC:
+    start = content.read(_ELF.size, 0)
+    if start.startswith(MAGIC):
         return "fatbin"
-    if buffer[:8] == _ARCHIVE:
+    if start.startswith(_ARCHIVE):
         return "archive"
-    if buffer[:8] == _THIN_ARCHIVE:
+    if start.startswith(_THIN_ARCHIVE):
         raise BinaryError(
             "a thin archive holds no code of its own", hint="inspect the objects it names"
         )
-    header = read_header(buffer, 0, len(buffer))
+    header = read_header(content, 0)
     if header is None:
         raise BinaryError(
-            "not a CUDA binary", because=("it is no ELF file, static archive, cubin or fatbin",)
+            "not a CUDA binary",
+            because=("it is no little-endian ELF64 file, static archive, cubin or fatbin",),
         )
-    return "cubin" if header.machine == _MACHINE_CUDA else "elf"
+    return "cubin" if header.machine == MACHINE_CUDA else "elf"
 
 
-def read_header(buffer: Buffer, start: int, end: int) -> Header | None:
+def read_header(content: Content, start: int) -> Header | None:
     """Read the header of the little-endian ELF64 file at ``start``; None if there is none."""
-    if end - start < _ELF.size or buffer[start : start + 4] != ELF_MAGIC:
+    data = content.read(_ELF.size, start)
+    if len(data) < _ELF.size:
         return None
-    fields = _ELF.unpack_from(buffer, start)
-    if fields[1:3] != (_ELF64, _LITTLE_ENDIAN):
+    fields = _ELF.unpack(data)
+    if fields[:3] != (ELF_MAGIC, _ELF64, _LITTLE_ENDIAN):
         return None
     return Header(fields[4], fields[7], fields[12], fields[11], *fields[16:])
 
 
-def cubin_code(header: Header) -> DeviceCode:
-    """Return the architecture of a bare cubin; CUDA 13 moved it by one byte."""
-    if header.os_abi == _ABI_BEFORE_CUDA_13:
-        number, specific = header.flags, _ARCHITECTURE_SPECIFIC_BEFORE_CUDA_13
-    else:
-        number, specific = header.flags >> 8, 0
-    suffix = "a" if header.flags & specific else ""
-    return DeviceCode("sm", ComputeCapability.from_number(number & 0xFF), suffix)
-
-
-def read_sections(buffer: Buffer, start: int, end: int, *, defects: list[Defect]) -> list[Section]:
+def read_sections(
+    content: Content, start: int, end: int, *, defects: list[Defect]
+) -> list[Section]:
     """Return the sections of the ELF file between ``start`` and ``end`` that have bytes in it."""
-    header = read_header(buffer, start, end)
-    if header is None:
-        defects.append(Defect(start, "no little-endian ELF64 header"))
+    header = read_header(content, start)
+    rows = [] if header is None else _section_rows(content, header, start, end)
+    if header is None or not rows:
+        defects.append(Defect(start, "no section headers: the file is cut off or stripped"))
         return []
-    rows = _section_rows(buffer, header, start, end)
-    names = rows[header.names_index] if header.names_index < len(rows) else None
-    if header.names_index == _SHN_XINDEX and rows and rows[0][6] < len(rows):
-        names = rows[rows[0][6]]
-    if names is None:
-        defects.append(Defect(start, "no section names: the file is cut off or stripped of them"))
+    # More than 65,279 sections: the index of the names stands in the first section's link.
+    index = rows[0][6] if header.names_index == _SHN_XINDEX else header.names_index
+    if index >= len(rows):
+        defects.append(Defect(start, "the sections have no names"))
         return []
-    return list(_named(buffer, rows, names, (start, end), defects))
+    _name, _type, _flags, _address, offset, size, *_rest = rows[index]
+    names = content.read(max(0, min(size, end - start - offset, _NAMES_LIMIT)), start + offset)
+    return list(_named(rows, names, start, end, defects))
 
 
 _Row = tuple[int, int, int, int, int, int, int, int, int, int]
 
 
-def _section_rows(buffer: Buffer, header: Header, start: int, end: int) -> list[_Row]:
+def _section_rows(content: Content, header: Header, start: int, end: int) -> list[_Row]:
     """Return the section headers that lie inside the file."""
-    table = start + header.section_offset
-    if header.section_size < _SECTION.size or not start < table <= end - _SECTION.size:
+    table, step = start + header.section_offset, header.section_size
+    if step < _SECTION.size or not start < table <= end - _SECTION.size:
         return []
-    first = _SECTION.unpack_from(buffer, table)
-    # More than 65,279 sections: the count stands in the first section's size.
-    count = header.section_count or first[5]
-    count = min(count, (end - table) // header.section_size)
-    step = header.section_size
-    return [_SECTION.unpack_from(buffer, table + index * step) for index in range(count)]
+    # More than 65,279 sections: their number stands in the first section's size.
+    count = header.section_count or _SECTION.unpack(content.read(_SECTION.size, table))[5]
+    data = content.read(min(count * step, end - table), table)
+    return [
+        _SECTION.unpack_from(data, position)
+        for position in range(0, len(data) - _SECTION.size + 1, step)
+    ]
 
 
 def _named(
-    buffer: Buffer, rows: list[_Row], names: _Row, bounds: tuple[int, int], defects: list[Defect]
+    rows: list[_Row], names: bytes, start: int, end: int, defects: list[Defect]
 ) -> Iterator[Section]:
-    start, end = bounds
-    strings, strings_end = start + names[4], min(start + names[4] + names[5], end)
-    for row in rows:
-        if row[1] == _SHT_NOBITS or not row[5]:
+    for name_offset, kind, flags, _address, offset, size, *_rest in rows:
+        if kind == _SHT_NOBITS or not size:
             continue
-        name = _string(buffer, strings + row[0], strings_end)
-        offset, section_end = start + row[4], start + row[4] + row[5]
-        if section_end > end:
-            defects.append(Defect(offset, f"section {name} runs {section_end - end} bytes past"))
-        if row[2] & _SHF_COMPRESSED:
-            defects.append(Defect(offset, f"section {name} is compressed"))
-        elif offset < end:
-            yield Section(name, offset, min(section_end, end))
+        name = names[name_offset : name_offset + _NAME_LIMIT].split(b"\0", 1)[0]
+        section = Section(name.decode("utf-8", "replace"), start + offset, start + offset + size)
+        if section.end > end:
+            past = section.end - end
+            defects.append(
+                Defect(section.offset, f"{section.name} runs {past} bytes past the file")
+            )
+        if flags & _SHF_COMPRESSED:
+            defects.append(Defect(section.offset, f"{section.name} is compressed"))
+        elif section.offset < end:
+            yield section._replace(end=min(section.end, end))
 
 
-def _string(buffer: Buffer, offset: int, end: int) -> str:
-    if offset >= end:
-        return ""
-    text = buffer[offset : min(offset + _NAME_LIMIT, end)]
-    return text.split(b"\0", 1)[0].decode("utf-8", "replace")
-
-
-def read_archive(buffer: Buffer, *, defects: list[Defect]) -> Iterator[Member]:
+def read_archive(content: Content, *, defects: list[Defect]) -> Iterator[Member]:
     """Yield the members of a static archive with their names, GNU and BSD long ones included."""
     position, long_names = len(_ARCHIVE), b""
-    while position < len(buffer):
-        if len(buffer) - position < _MEMBER.size:
-            defects.append(Defect(position, "archive is cut off in a member's header"))
+    while position < content.size:
+        header = content.read(_MEMBER.size, position)
+        if len(header) < _MEMBER.size:
+            defects.append(Defect(position, "the archive is cut off in a member's header"))
             return
-        raw_name, *_rest, raw_size, end_mark = _MEMBER.unpack_from(buffer, position)
-        data = position + _MEMBER.size
+        raw_name, *_rest, raw_size, end_mark = _MEMBER.unpack(header)
         if end_mark != b"`\n" or not raw_size.strip().isdigit():
-            defects.append(Defect(position, "no archive member header"))
+            defects.append(Defect(position, "no header of an archive member"))
             return
+        data = position + _MEMBER.size
         end = data + int(raw_size)
-        if end > len(buffer):
-            defects.append(Defect(position, f"member runs {end - len(buffer)} bytes past"))
-            end = len(buffer)
+        if end > content.size:
+            past = end - content.size
+            defects.append(Defect(position, f"a member runs {past} bytes past the archive"))
+            end = content.size
         position = end + end % 2
         if raw_name.startswith(b"// "):
-            long_names = buffer[data:end]
+            long_names = content.read(min(end - data, _NAMES_LIMIT), data)
         elif not raw_name.startswith((b"/ ", b"/SYM64/")):
-            yield _member(buffer, raw_name, data, end, long_names)
+            yield _member(content, raw_name, data, end, long_names)
 
 
-def _member(buffer: Buffer, raw_name: bytes, data: int, end: int, long_names: bytes) -> Member:
+def _member(content: Content, raw_name: bytes, data: int, end: int, long_names: bytes) -> Member:
     name = raw_name.rstrip(b" ")
     if name.startswith(b"#1/") and name[3:].isdigit():
         size = min(int(name[3:]), end - data)
-        name, data = buffer[data : data + size].rstrip(b"\0"), data + size
+        name, data = content.read(min(size, _NAME_LIMIT), data).rstrip(b"\0"), data + size
     elif name.startswith(b"/") and name[1:].isdigit():
         name = long_names[int(name[1:]) :].split(b"\n", 1)[0]
     return Member(name.removesuffix(b"/").decode("utf-8", "replace"), data, end)

@@ -1,4 +1,4 @@
-"""Walk the fatbins of a buffer from header to header; payloads are never touched.
+"""Walk the fatbins of a file from header to header; payloads are never touched.
 
 The layout is published nowhere. It was measured on the output of nvcc 11.8, 12.4 and 13.0 and on
 about 120 libraries of CUDA 9.0 to 13.x, against cuobjdump of the same generation
@@ -16,16 +16,14 @@ header is at least 64 bytes long, so the walk always ends; what does not fit is 
 
 from __future__ import annotations
 
-import mmap
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from struct import Struct
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple
 
+from envforge.binaries.content import Content
 from envforge.values import ComputeCapability, DeviceCode
-
-Buffer: TypeAlias = bytes | mmap.mmap
-"""What is parsed: it must offer ``find`` and slices, which ``memoryview`` does not."""
 
 Kind = Literal["ptx", "sass", "lto-ir", "unknown"]
 Compression = Literal["none", "lz4", "zstd"]
@@ -34,6 +32,7 @@ MAGIC = b"\x50\xed\x55\xba"
 _FATBIN = Struct("<4sHHQ")
 _ENTRY = Struct("<HHIQIIHHIIIQQQ")
 _ALIGNMENT = 8
+_CHUNK = 1 << 16
 
 _KINDS: dict[int, Kind] = {1: "ptx", 2: "sass", 8: "lto-ir"}
 _LZ4 = 0x2000
@@ -81,6 +80,13 @@ class Entry(NamedTuple):
     unused: int
     uncompressed_size: int
 
+    @classmethod
+    def of_cubin(cls, code: DeviceCode, size: int) -> Entry:
+        """Return the entry of a cubin that stands alone, with no header in front of it."""
+        flags = {"a": _ARCHITECTURE_SPECIFIC, "f": _FAMILY_SPECIFIC}.get(code.suffix, 0)
+        number = code.capability.number
+        return cls(0, 2, 0x0101, 0, size, 0, 0, 0, 0, number, 0, 0, flags, 0, 0)
+
     @property
     def kind(self) -> Kind:
         """What the payload is; LTO-IR cannot be loaded by itself."""
@@ -110,7 +116,7 @@ class Entry(NamedTuple):
 
     @property
     def payload(self) -> tuple[int, int]:
-        """Start and end of the payload in the buffer, without the padding of packed ones."""
+        """Start and end of the payload in the file, without the padding of packed ones."""
         start = self.offset + self.header_size
         packed = self.compression != "none" and 0 < self.compressed_size < self.payload_size
         return start, start + (self.compressed_size if packed else self.payload_size)
@@ -148,41 +154,55 @@ def _label(kind_number: int, architecture: int, suffixes: int) -> str:
 
 
 def walk(
-    buffer: Buffer, start: int = 0, end: int | None = None, *, defects: list[Defect] | None = None
+    content: Content, start: int = 0, end: int | None = None, *, defects: list[Defect] | None = None
 ) -> Iterator[Fatbin]:
     """Yield the fatbins between ``start`` and ``end``, empty ones included, in file order.
 
     What is damaged is appended to ``defects`` and stepped over.
     """
-    found: list[Defect] = [] if defects is None else defects
-    end = len(buffer) if end is None else min(end, len(buffer))
-    position = _next_fatbin(buffer, start, start, end, found)
-    while position is not None:
-        fatbin = _read_fatbin(buffer, position, end, found)
-        yield fatbin
-        position = _next_fatbin(buffer, start, fatbin.end, end, found)
+    noted: list[Defect] = [] if defects is None else defects
+    end = content.size if end is None else min(end, content.size)
+    position = start
+    while end - position >= _FATBIN.size:
+        # The first entry comes with the header: a read costs more than its bytes.
+        head = content.read(_FATBIN.size + _ENTRY.size, position)
+        if head.startswith(MAGIC) and len(head) >= _FATBIN.size:
+            fatbin = _read_fatbin(content, position, head, end, noted)
+            yield fatbin
+            position = fatbin.end
+        else:
+            stop = _find_fatbin(content, start, position + 1, end)
+            _check_padding(content, position, stop, noted)
+            position = stop
+    _check_padding(content, position, end, noted)
 
 
-def _next_fatbin(
-    buffer: Buffer, base: int, position: int, end: int, defects: list[Defect]
-) -> int | None:
-    """Return where the next header stands, stepping over padding, or None at the end."""
-    if end - position >= _FATBIN.size and buffer[position : position + 4] == MAGIC:
-        return position
-    found = position
-    while (found := buffer.find(MAGIC, found, end)) >= 0:
-        if (found - base) % _ALIGNMENT == 0 and end - found >= _FATBIN.size:
-            break
-        found += 1
-    if buffer[position : found if found >= 0 else end].strip(b"\0"):
-        gap = (found if found >= 0 else end) - position
-        defects.append(Defect(position, f"{gap} bytes that are no fatbin"))
-    return found if found >= 0 else None
+def _find_fatbin(content: Content, base: int, position: int, end: int) -> int:
+    """Return where the next fatbin stands, at ``position`` or behind it; ``end`` if nowhere."""
+    position += -(position - base) % _ALIGNMENT
+    for start in range(position, end, _CHUNK):
+        chunk = content.read(min(_CHUNK, end - start), start)
+        found = chunk.find(MAGIC)
+        while found >= 0 and found % _ALIGNMENT:
+            found = chunk.find(MAGIC, found + 1)
+        if found >= 0:
+            return start + found
+    return end
 
 
-def _read_fatbin(buffer: Buffer, offset: int, limit: int, defects: list[Defect]) -> Fatbin:
-    """Read the fatbin whose whole header lies before ``limit``."""
-    _magic, version, header_size, size = _FATBIN.unpack_from(buffer, offset)
+def _check_padding(content: Content, position: int, stop: int, defects: list[Defect]) -> None:
+    """Note a gap between fatbins that is anything but zeros."""
+    for start in range(position, stop, _CHUNK):
+        if content.read(min(_CHUNK, stop - start), start).strip(b"\0"):
+            defects.append(Defect(position, f"{stop - position} bytes that are no fatbin"))
+            return
+
+
+def _read_fatbin(
+    content: Content, offset: int, head: bytes, limit: int, defects: list[Defect]
+) -> Fatbin:
+    """Read the fatbin whose header stands in ``head``."""
+    _magic, version, header_size, size = _FATBIN.unpack_from(head)
     if version != 1 or header_size < _FATBIN.size:
         defects.append(Defect(offset, f"fatbin of version {version}, header of {header_size}"))
         return Fatbin(offset, offset + _FATBIN.size, ())
@@ -190,27 +210,40 @@ def _read_fatbin(buffer: Buffer, offset: int, limit: int, defects: list[Defect])
     if end > limit:
         defects.append(Defect(offset, f"fatbin runs {end - limit} bytes past its section"))
         end = limit
-    first = min(offset + header_size, end)
-    return Fatbin(offset, end, tuple(_entries(buffer, first, end, defects)))
+    first = head[header_size:]
+    return Fatbin(offset, end, _read_entries(content, offset + header_size, first, end, defects))
 
 
-def _entries(buffer: Buffer, position: int, end: int, defects: list[Defect]) -> Iterator[Entry]:
-    while position < end:
-        if end - position < _ENTRY.size:
-            defects.append(Defect(position, f"{end - position} bytes are too few for an entry"))
-            return
-        entry = Entry(position, *_ENTRY.unpack_from(buffer, position))
-        position += entry.header_size + entry.payload_size
-        if position > end or entry.header_size < _ENTRY.size:
-            defects.append(Defect(entry.offset, _misfit(entry, position - end)))
-            return
-        if _OLDEST <= entry.architecture <= _NEWEST:
-            yield entry
+def _read_entries(
+    content: Content, position: int, header: bytes, end: int, defects: list[Defect]
+) -> tuple[Entry, ...]:
+    """Read the entries that lie wholly before ``end``; the innermost loop of everything here."""
+    entries: list[Entry] = []
+    unpack, make, read, smallest = _ENTRY.unpack_from, Entry._make, content.read, _ENTRY.size
+    while position <= end - smallest:
+        if len(header) < smallest:
+            header = read(smallest, position)
+            if len(header) < smallest:
+                break
+        entry = make((position, *unpack(header)))
+        size = entry[3] + entry[4]
+        if entry[3] < smallest or size > end - position:
+            break
+        if _OLDEST <= entry[9] <= _NEWEST:
+            entries.append(entry)
         else:
-            defects.append(Defect(entry.offset, f"architecture {entry.architecture}"))
+            defects.append(Defect(position, f"architecture {entry[9]}"))
+        position += size
+        header = b""
+    if position < end:
+        defects.append(Defect(position, f"{end - position} bytes of a fatbin hold no whole entry"))
+    return tuple(entries)
 
 
-def _misfit(entry: Entry, excess: int) -> str:
-    if entry.header_size < _ENTRY.size:
-        return f"entry header of {entry.header_size} bytes"
-    return f"entry runs {excess} bytes past its fatbin"
+def count(fatbins: Iterable[Fatbin]) -> dict[str, int]:
+    """Count the images by their label, as cuobjdump lists them."""
+    raw = Counter((entry[1], entry[9], entry[12]) for fatbin in fatbins for entry in fatbin.entries)
+    labels: Counter[str] = Counter()
+    for (kind_number, architecture, flags), images in raw.items():
+        labels[_label(kind_number, architecture, flags & _SUFFIXES)] += images
+    return dict(sorted(labels.items()))

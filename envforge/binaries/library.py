@@ -1,23 +1,20 @@
 """One binary file: what device code it carries, and whose.
 
-A library of a gigabyte is mapped, not read: a walk touches one page per device image, and random
-access must be announced, or the kernel's read-ahead pulls in a third of the file.
+Of a library of a gigabyte a walk reads one page per device image.
 """
 
 from __future__ import annotations
 
-import mmap
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
-from envforge.binaries import elf
-from envforge.binaries.errors import BinaryError
-from envforge.binaries.fatbin import Buffer, Defect, Entry, Fatbin, walk
+from envforge.binaries import cubin, elf
+from envforge.binaries.content import Content, open_content
+from envforge.binaries.fatbin import Defect, Entry, Fatbin, count, walk
 from envforge.binaries.parts import Part, sort_fatbins
 from envforge.binaries.role import Role, role_of_file
 
@@ -67,15 +64,15 @@ def read_library(path: Path, *, name: str = "") -> Library:
 
     ``name`` stands for the path in the result, for a file unpacked from somewhere else.
     """
-    with _mapped(path) as buffer:
-        found = _read(buffer, name or str(path))
-        return _library(found, sort_fatbins(buffer, _deciding(found), found.role))
+    with open_content(path) as content:
+        found = _read(content, name or str(path))
+        return _library(found, sort_fatbins(content, _deciding(found), found.role))
 
 
 def list_code(path: Path) -> Library:
     """Read only the listing, without looking at a kernel name: a tenth of the time."""
-    with _mapped(path) as buffer:
-        return _library(_read(buffer, str(path)), ())
+    with open_content(path) as content:
+        return _library(_read(content, str(path)), ())
 
 
 class _Found(NamedTuple):
@@ -89,68 +86,41 @@ class _Found(NamedTuple):
         return role_of_file(Path(self.path).name)
 
 
-@contextmanager
-def _mapped(path: Path) -> Iterator[Buffer]:
-    with path.open("rb") as file:
-        if not path.stat().st_size:
-            raise BinaryError(f"{path} is empty")
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as buffer:
-            buffer.madvise(mmap.MADV_RANDOM)
-            try:
-                yield buffer
-            except BinaryError as error:
-                raise BinaryError(
-                    f"{path}: {error.what}", because=error.because, hint=error.hint
-                ) from None
-
-
-def _read(buffer: Buffer, path: str) -> _Found:
-    found = _Found(path, elf.identify(buffer), {}, [])
-    for name, start, end in _ranges(buffer, found.format, found.defects):
+def _read(content: Content, path: str) -> _Found:
+    found = _Found(path, elf.identify(content), {}, [])
+    for name, start, end in _ranges(content, found.format, found.defects):
         fatbins = found.sections.setdefault(name, [])
         if found.format == "cubin":
-            fatbins.append(_cubin(buffer))
+            fatbins.append(_cubin(content, found.defects))
         else:
-            fatbins.extend(walk(buffer, start, end, defects=found.defects))
+            fatbins.extend(walk(content, start, end, defects=found.defects))
     return found
 
 
-def _ranges(buffer: Buffer, kind: elf.Format, defects: list[Defect]) -> Iterator[elf.Section]:
+def _ranges(content: Content, kind: elf.Format, defects: list[Defect]) -> Iterator[elf.Section]:
     """Yield the stretches of a file that hold device code."""
-    whole = elf.Section(kind, 0, len(buffer))
+    whole = elf.Section(kind, 0, content.size)
     if kind in ("cubin", "fatbin"):
         yield whole
         return
     members: Iterable[elf.Member | elf.Section] = [whole]
     if kind == "archive":
-        members = elf.read_archive(buffer, defects=defects)
+        members = elf.read_archive(content, defects=defects)
     for member in members:
-        if buffer[member.offset : member.offset + 4] == elf.ELF_MAGIC:
-            sections = elf.read_sections(buffer, member.offset, member.end, defects=defects)
+        if content.read(4, member.offset) == elf.ELF_MAGIC:
+            sections = elf.read_sections(content, member.offset, member.end, defects=defects)
             yield from (section for section in sections if section.name in FATBIN_SECTIONS)
 
 
-def _cubin(buffer: Buffer) -> Fatbin:
+def _cubin(content: Content, defects: list[Defect]) -> Fatbin:
     """Return a bare cubin as the fatbin nvcc would have packed it into."""
-    header = elf.read_header(buffer, 0, len(buffer))
-    if header is None:  # identify() saw one
-        raise BinaryError("not a cubin")
-    code = elf.cubin_code(header)
-    size = len(buffer)
-    flags = 0x100000 if code.suffix == "a" else 0
-    entry = Entry(0, 2, 0x0101, 0, size, 0, 0, 0, 0, code.capability.number, 0, 0, flags, 0, 0)
-    return Fatbin(0, size, (entry,))
+    code = cubin.read_code(content, defects=defects)
+    return Fatbin(0, content.size, (Entry.of_cubin(code, content.size),))
 
 
 def _library(found: _Found, parts: tuple[Part, ...]) -> Library:
     sections = tuple(
-        SectionCount(
-            name=name,
-            fatbins=len(fatbins),
-            entries=dict(
-                sorted(Counter(entry.label for bin_ in fatbins for entry in bin_.entries).items())
-            ),
-        )
+        SectionCount(name=name, fatbins=len(fatbins), entries=count(fatbins))
         for name, fatbins in found.sections.items()
     )
     return Library(

@@ -14,7 +14,8 @@ import io
 import re
 from typing import Any
 
-from envforge.binaries.fatbin import Buffer, Entry
+from envforge.binaries.content import Content
+from envforge.binaries.fatbin import Entry
 
 _SASS_KERNEL = re.compile(rb"\.text\.([^\0]+)")
 _PTX_KERNEL = re.compile(rb"\.entry\s+([\w$]+)")
@@ -22,13 +23,13 @@ _LONG = 15
 _MIN_MATCH = 4
 
 
-def beginning(buffer: Buffer, entry: Entry, limit: int) -> bytes:
+def beginning(content: Content, entry: Entry, limit: int) -> bytes:
     """Return up to ``limit`` bytes of the unpacked image; less where it is shorter or damaged."""
     start, end = entry.payload
     if entry.compression == "none":
-        return buffer[start : min(end, start + limit)]
+        return content.read(min(limit, end - start), start)
     # A block may be incompressible: 1 byte in 255 and a few more are overhead.
-    packed = buffer[start : min(end, start + limit + limit // 255 + 64)]
+    packed = content.read(min(end - start, limit + limit // 255 + 64), start)
     return unpack_lz4(packed, limit) if entry.compression == "lz4" else _unpack_zstd(packed, limit)
 
 

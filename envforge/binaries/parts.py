@@ -9,7 +9,8 @@ from typing import NamedTuple
 import msgspec
 
 from envforge.binaries import names
-from envforge.binaries.fatbin import Buffer, Entry, Fatbin, PtxVersion
+from envforge.binaries.content import Content
+from envforge.binaries.fatbin import Entry, Fatbin, PtxVersion
 from envforge.binaries.role import VENDOR, Role, role_of_kernels
 from envforge.values import DeviceCode
 
@@ -83,16 +84,16 @@ class _Seen(NamedTuple):
     role: Role | None
 
 
-def sort_fatbins(buffer: Buffer, fatbins: Iterable[Fatbin], file_role: Role) -> tuple[Part, ...]:
+def sort_fatbins(content: Content, fatbins: Iterable[Fatbin], file_role: Role) -> tuple[Part, ...]:
     """Return the parts of a file whose name says ``file_role``."""
     if file_role in VENDOR:
         return _parts((file_role, codes_of(fatbin)) for fatbin in fatbins)
-    seen = [row for fatbin in fatbins if (row := _first_look(buffer, fatbin)) is not None]
+    seen = [row for fatbin in fatbins if (row := _first_look(content, fatbin)) is not None]
     if file_role == "linear-algebra":
         return _linear_algebra(seen)
     common = _most_common(row.codes for row in seen if row.role == "torch")
     return _parts(
-        (row.role or _second_look(buffer, row, file_role, common), row.codes) for row in seen
+        (row.role or _second_look(content, row, file_role, common), row.codes) for row in seen
     )
 
 
@@ -120,7 +121,7 @@ def _parts(rows: Iterable[tuple[Role, tuple[Code, ...]]]) -> tuple[Part, ...]:
     )
 
 
-def _first_look(buffer: Buffer, fatbin: Fatbin) -> _Seen | None:
+def _first_look(content: Content, fatbin: Fatbin) -> _Seen | None:
     """Return what the first kernel names of a fatbin tell; None if it holds no kernel."""
     codes = codes_of(fatbin)
     if not codes:
@@ -128,21 +129,21 @@ def _first_look(buffer: Buffer, fatbin: Fatbin) -> _Seen | None:
     # SASS before PTX: in an ELF image the names stand in front.
     images = [entry for entry in fatbin.entries if entry.code is not None]
     image = min(images, key=lambda entry: (entry.kind == "ptx", entry.image_size))
-    found = names.kernels(names.beginning(buffer, image, _FIRST_LOOK))
-    if not found and _holds_none(buffer, image):
+    found = names.kernels(names.beginning(content, image, _FIRST_LOOK))
+    if not found and _holds_none(content, image):
         return None
     return _Seen(codes, image, role_of_kernels(found))
 
 
-def _holds_none(buffer: Buffer, image: Entry) -> bool:
+def _holds_none(content: Content, image: Entry) -> bool:
     """Say whether a device image is empty, as the ones nvcc links into every library."""
     if image.image_size > _SECOND_LOOK:
         return False
-    whole = names.beginning(buffer, image, _SECOND_LOOK)
+    whole = names.beginning(content, image, _SECOND_LOOK)
     return len(whole) >= image.image_size and not names.kernels(whole)
 
 
-def _second_look(buffer: Buffer, row: _Seen, file_role: Role, common: frozenset[Code]) -> Role:
+def _second_look(content: Content, row: _Seen, file_role: Role, common: frozenset[Code]) -> Role:
     """Decide where the first names told nothing.
 
     Torch compiles every file for one list, so a fatbin that carries all of it is torch's; it
@@ -150,7 +151,7 @@ def _second_look(buffer: Buffer, row: _Seen, file_role: Role, common: frozenset[
     """
     if file_role == "torch" and common and common <= set(row.codes):
         return "torch"
-    role = role_of_kernels(names.kernels(names.beginning(buffer, row.image, _SECOND_LOOK)))
+    role = role_of_kernels(names.kernels(names.beginning(content, row.image, _SECOND_LOOK)))
     return role or ("other" if file_role == "torch" else file_role)
 
 
