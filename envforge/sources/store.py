@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import re
 import shutil
 import tempfile
@@ -18,7 +17,7 @@ from typing import NamedTuple
 import filelock
 import platformdirs
 
-from envforge.errors import HashMismatch, SourceError
+from envforge.errors import HashMismatch
 from envforge.events import Event, OnEvent
 
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
@@ -84,27 +83,6 @@ class Store(NamedTuple):
         fetched.chmod(0o444)
         fetched.replace(path)
         return path
-
-    def place(self, sha256: str, name: str, directory: Path) -> Path:
-        """Put the stored file into ``directory`` under ``name``: a hard link, else a copy.
-
-        Raises HashMismatch as :meth:`get`, SourceError where the store does not have it.
-        """
-        stored = self.get(sha256, name)
-        if stored is None:
-            raise SourceError(
-                f"{name} is not in the local store",
-                because=(f"sha256 {sha256}", f"looked below {self.root}"),
-                hint="run the command once without --offline",
-            )
-        directory.mkdir(parents=True, exist_ok=True)
-        target = directory / name
-        target.unlink(missing_ok=True)
-        try:
-            os.link(stored, target)
-        except OSError:  # another file system, or one without hard links
-            shutil.copyfile(stored, target)
-        return target
 
     @contextlib.contextmanager
     def workspace(self) -> Iterator[Path]:
