@@ -61,7 +61,7 @@ def _fault_of_value(value: Any, kind: Any, path: str) -> Iterator[str]:
     try:
         msgspec.convert(value, kind, strict=True)
     except (msgspec.ValidationError, ValueError) as error:
-        yield f"{path}: {str(error).replace('`', '')}"
+        yield f"{path or 'document'}: {str(error).replace('`', '')}"
 
 
 def _faults_of_keys(document: dict[Any, Any], part: Any, path: str) -> Iterator[str]:

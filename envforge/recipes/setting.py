@@ -30,7 +30,10 @@ def settle(
     A dash in a key stands for an underscore. UnknownName with near matches for a key the recipe
     does not have, UsageError for a value of the wrong form.
     """
-    settings = {name: parameter.default for name, parameter in recipe.parameters.items()}
+    settings = {
+        name: read_setting(name, parameter, str(parameter.default))
+        for name, parameter in recipe.parameters.items()
+    }
     settings.update({name: value for name, value in earlier.items() if name in settings})
     for key, text in asked.items():
         name = key.replace("-", "_")

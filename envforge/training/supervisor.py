@@ -60,6 +60,8 @@ def supervise(
 def _live(watch: Watch, job: Job, executor: Executor, surroundings: Surroundings) -> Ending:
     """Start, follow, and leave nothing behind; a removal that fails does not undo the end."""
     ending: Ending | None = None
+    if surroundings.stops.count:
+        return Ending(None)
     try:
         with (job.run_dir / LOG).open("ab", buffering=0) as log:
             started = stamp(surroundings.clock.now())

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import yaml
+
+from envforge import assets
+from envforge.errors import DocumentError, UnknownName
+from envforge.recipes import load_recipe, recipe_names
+
+GOOD = {
+    "schema": "envforge.recipe/1",
+    "name": "mine",
+    "summary": "a recipe",
+    "torch": ">=1.0,<2",
+    "files": "files",
+    "command": ["{python}", "{recipe}/train.py", "--out", "{run_dir}", "--steps", "{steps}"],
+    "parameters": {"steps": {"kind": "integer", "default": 10, "help": "steps"}},
+    "log": {"progress": r"step (?P<step>\d+)", "loss": r"(?P<name>\w+)=(?P<value>\S+)"},
+    "checkpoints": "checkpoints/*",
+    "success": {"line": "^done$"},
+    "shm_size_mib": 64,
+}
+
+
+def write(folder, document):
+    (folder / "mine" / "files").mkdir(parents=True, exist_ok=True)
+    text = document if isinstance(document, str) else yaml.safe_dump(document, sort_keys=False)
+    (folder / "mine" / "recipe.yaml").write_text(text)
+    return f"{folder}/mine"
+
+
+def faults(tmp_path, **changes):
+    document = {key: value for key, value in {**GOOD, **changes}.items() if value is not ...}
+    with pytest.raises(DocumentError) as caught:
+        load_recipe(write(tmp_path, document))
+    return caught.value.because
+
+
+def test_every_shipped_recipe_loads_under_its_name():
+    assert "canary" in recipe_names()
+    for name in recipe_names():
+        loaded = load_recipe(name)
+        assert loaded.recipe.name == name
+        assert loaded.files.is_dir()
+
+
+def test_the_smallest_recipe_loads_from_a_folder_and_from_a_shelf(tmp_path):
+    path = write(tmp_path, GOOD)
+    assert load_recipe(path) == load_recipe("mine", (assets.RECIPES, tmp_path))
+    assert recipe_names((assets.RECIPES, tmp_path)) == ("canary", "mine")
+
+
+def test_an_unknown_name_is_answered_with_near_ones():
+    with pytest.raises(UnknownName) as caught:
+        load_recipe("canari")
+    assert caught.value.what == "unknown recipe: 'canari'"
+    assert caught.value.near == ("canary",)
+    assert "./canari" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["", "..", ".", "canary; rm -rf ~", "$(reboot)"])
+def test_a_name_that_is_none_is_unknown(name):
+    with pytest.raises(UnknownName):
+        load_recipe(name)
+
+
+def test_a_folder_without_a_recipe_is_said(tmp_path):
+    with pytest.raises(DocumentError, match="cannot read"):
+        load_recipe(f"{tmp_path}/")
+
+
+def test_all_faults_of_form_are_named_at_once_each_with_its_path(tmp_path):
+    found = faults(
+        tmp_path,
+        torch=...,
+        comand=["x"],
+        shm_size_mib="64m",
+        log={"progress": 3, "loss": "x", "chek": "y"},
+        parameters={"steps": {"kind": "int", "default": 1}},
+        success="done",
+    )
+    assert found[0].startswith("comand: unknown key; there are schema, name, summary")
+    assert found[1:] == (
+        "torch: is missing",
+        "parameters.steps.kind: Invalid enum value 'int'",
+        "parameters.steps.help: is missing",
+        "log.chek: unknown key; there are progress, loss, check, checkpoint, resumed, stopped",
+        "log.progress: Expected str, got int",
+        "success: expected keys and values",
+        "shm_size_mib: Expected int, got str",
+    )
+
+
+def test_all_faults_of_sense_are_named_at_once(tmp_path):
+    found = faults(
+        tmp_path,
+        name="Mine!",
+        torch=">=1.0",
+        files="../../etc",
+        checkpoints="/checkpoints/*",
+        show=["", "a/../../b"],
+        log={
+            "progress": "step (?P<stp>[0-9]+)",
+            "loss": "(?P<name>x(?P<value>y)",
+            "check": ".*",
+        },
+        command=["{python}", "{recipe}/{stpes}", "{0}", "{a.b}"],
+        parameters={
+            "steps": {"kind": "integer", "default": 0, "minimum": 1, "help": "x"},
+            "python": {"kind": "word", "default": "a b", "help": "x"},
+        },
+        success={},
+        shm_size_mib=0,
+        stop_wait_s=-1,
+    )
+    assert found == (
+        "name: must be the folder's name in small letters, got 'Mine!'",
+        "torch: '>=1.0' has no upper bound",
+        "files: '../../etc' must be a path below its folder",
+        "checkpoints: '/checkpoints/*' must be a path below its folder",
+        "show: '' must be a path below its folder",
+        "show: 'a/../../b' must be a path below its folder",
+        "files: there is no folder '../../etc' beside the document",
+        "log.progress: has no group step",
+        "log.progress: has a group nobody reads: stp",
+        "log.loss: not a regular expression: missing ), unterminated subpattern at position 0",
+        "log.check: matches an empty line",
+        "log.check: has no group name, outcome",
+        "parameters.steps: the command does not use it",
+        "parameters.steps.default: steps must be at least 1, got 0",
+        "parameters.python: not a name for a parameter",
+        "parameters.python.default: python must be a word, got 'a b'",
+        "command[1]: nothing is called {stpes}",
+        "command[2]: nothing is called {0}",
+        "command[3]: a brace that encloses no name: '{a.b}'",
+        "shm_size_mib: must be at least 1",
+        "stop_wait_s: must be at least 1",
+        "success: must name a line or a result, else nothing says what was reached",
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("name: [", "is not valid YAML"),
+        ("name: a\nname: b", "is not valid YAML"),
+        ("- a", "has 1 fault"),
+        ("", "document: Expected object, got null"),
+    ],
+)
+def test_what_is_no_document_is_said(tmp_path, text, fault):
+    with pytest.raises(DocumentError) as caught:
+        load_recipe(write(tmp_path, text))
+    assert fault in caught.value.what or fault in str(caught.value.because)
+
+
+def test_a_recipe_is_data_a_copy_elsewhere_is_the_same_recipe(tmp_path):
+    shutil.copytree(assets.RECIPES / "canary", tmp_path / "canary")
+    assert load_recipe(f"{tmp_path}/canary").recipe == load_recipe("canary").recipe
