@@ -1,4 +1,4 @@
-"""Give me that PyTorch: one plan, every input by hash, an image verified from the inside, a lock."""
+"""Give me that PyTorch: one plan, inputs by hash, an image verified from the inside, a lock."""
 
 from __future__ import annotations
 

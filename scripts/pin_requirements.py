@@ -42,7 +42,7 @@ PLATFORMS = [
 
 
 def index_url() -> str:
-    from pip._internal.models.index import PyPI  # noqa: PLC0415, PLC2701 -- pip has no public way
+    from pip._internal.models.index import PyPI  # noqa: PLC0415 -- pip has no public way
 
     return os.environ.get("PIP_INDEX_URL", PyPI.simple_url).rstrip("/")
 
@@ -97,11 +97,22 @@ def row_of(project: str, tag: str, accepts: Any) -> dict[str, Any]:
 
 
 def resolved(torch: str, python: str, as_of: date) -> list[tuple[str, str]]:
-    command = ["uv", "pip", "compile", "-", "--no-header", "--no-annotate", "--only-binary", ":all:"]
+    command = [
+        "uv",
+        "pip",
+        "compile",
+        "-",
+        "--no-header",
+        "--no-annotate",
+        "--only-binary",
+        ":all:",
+    ]
     command += ["--python-version", python, "--python-platform", "x86_64-manylinux_2_31"]
     command += ["--exclude-newer", as_of.isoformat()]
     wanted = "\n".join([f"torch=={torch}", *ALWAYS])
-    output = subprocess.run(command, input=wanted, capture_output=True, text=True, check=True).stdout
+    output = subprocess.run(
+        command, input=wanted, capture_output=True, text=True, check=True
+    ).stdout
     return [(m[1], m[2]) for m in re.finditer(r"^([\w.-]+)==(\S+)", output, re.MULTILINE)]
 
 
@@ -116,7 +127,7 @@ def exactly(wanted: str) -> Any:
 
 def pin(torch: str, tag: str, released: str) -> dict[str, Any]:
     as_of = date.fromisoformat(released) + timedelta(weeks=WEEKS)
-    digits = tag.split("-")[0].removeprefix("cp")
+    digits = tag.split("-", maxsplit=1)[0].removeprefix("cp")
     python = f"{digits[0]}.{digits[1:]}"
     if (int(digits[0]), int(digits[1:])) < OLDEST_OF_UV:
         rows = [row_of(project, tag, before(as_of)) for project in UNDECLARED[python]]
@@ -150,7 +161,9 @@ def main(pairs: list[str]) -> None:
     for pair in pairs:
         torch, tag = pair.split(":")
         known[torch, tag] = pin(torch, tag, str(releases[torch].released))
-        print(pair, [f"{row['project']}=={row['version']}" for row in known[torch, tag]["packages"]])
+        print(
+            pair, [f"{row['project']}=={row['version']}" for row in known[torch, tag]["packages"]]
+        )
     ordered = [known[key] for key in sorted(known, key=lambda key: (Version(key[0]), key[1]))]
     write(TARGET, ordered)
 

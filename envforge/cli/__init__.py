@@ -43,7 +43,6 @@ def cli() -> None:
 def main(argv: list[str] | None = None) -> int:
     """Run one command; return its exit code. Nothing but this function turns errors into text."""
     arguments = sys.argv[1:] if argv is None else argv
-    as_json = "--json" in arguments
     try:
         code = cli.main(arguments, prog_name="envforge", standalone_mode=False)
     except click.exceptions.Exit as stop:
@@ -51,16 +50,20 @@ def main(argv: list[str] | None = None) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except EnvforgeError as error:
-        return _fail(error, as_json=as_json)
-    except (KeyboardInterrupt, click.Abort):
-        return _fail(Interrupted("interrupted"), as_json=as_json)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except Exception as error:  # noqa: BLE001 -- the last line of defence writes a log
-        return _fail(_bug(error), as_json=as_json)
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 -- the last line of defence
+        return _fail(_converted(error), as_json="--json" in arguments)
     return code if isinstance(code, int) else 0
+
+
+def _converted(error: BaseException) -> EnvforgeError:
+    if isinstance(error, EnvforgeError):
+        return error
+    if isinstance(error, (KeyboardInterrupt, click.Abort)):
+        return Interrupted("interrupted")
+    return _bug(error)
 
 
 def _fail(error: EnvforgeError, *, as_json: bool) -> int:
@@ -74,7 +77,7 @@ def _fail(error: EnvforgeError, *, as_json: bool) -> int:
     return error.exit_code
 
 
-def _bug(error: Exception) -> EnvforgeError:
+def _bug(error: BaseException) -> EnvforgeError:
     """Keep the traceback in a file: a user is not the reader of it."""
     import traceback  # noqa: PLC0415
     from datetime import datetime, timezone  # noqa: PLC0415

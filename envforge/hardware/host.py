@@ -50,7 +50,7 @@ def _glibc() -> str | None:
 
 def _distribution(root: Path) -> str | None:
     fields = dict(
-        re.findall(r'^(ID|VERSION_ID)="?([^"\n]*)"?$', _text(root / "etc/os-release"), re.M)
+        re.findall(r'^(ID|VERSION_ID)="?([^"\n]*)"?$', _text(root / "etc/os-release"), re.MULTILINE)
     )
     return f"{fields['ID']}-{fields['VERSION_ID']}" if len(fields) == 2 else None  # noqa: PLR2004
 

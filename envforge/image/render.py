@@ -185,7 +185,7 @@ def _template(name: str, **values: Any) -> bytes:
 def _refuse_unquoted(value: Any) -> str:
     """Let nothing into a template but what a filter has quoted."""
     if not isinstance(value, _Quoted):
-        raise ValueError(f"a template writes {value!r} without a quoting filter")
+        raise ValueError(f"a template writes {value!r} without a quoting filter")  # noqa: TRY004
     return value
 
 

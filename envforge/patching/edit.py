@@ -14,15 +14,18 @@ import json
 import os
 import re
 import sys
+from typing import Any, Dict, List, Sequence, Tuple
+
+Edit = Dict[str, Any]
 
 
 class DoesNotFit(Exception):
     """An edit whose file is missing, or which matches another number of sites than it states."""
 
 
-def apply_edits(tree, edits):
+def apply_edits(tree: str, edits: Sequence[Edit]) -> List[str]:
     """Apply ``edits`` below ``tree``; return one line per edit. DoesNotFit changes nothing."""
-    contents = {}
+    contents = {}  # type: Dict[str, str]
     report = []
     for edit in edits:
         path = os.path.join(tree, edit["file"])
@@ -35,7 +38,7 @@ def apply_edits(tree, edits):
     return report
 
 
-def _edited(text, edit):
+def _edited(text: str, edit: Edit) -> Tuple[str, str]:
     """Return the new text and what was done; an edit that already stands is left alone."""
     found = len(re.findall(edit["find"], text, re.MULTILINE))
     if found == edit["sites"]:
@@ -49,7 +52,7 @@ def _edited(text, edit):
     )
 
 
-def _read(path, edit):
+def _read(path: str, edit: Edit) -> str:
     try:
         with open(path, "rb") as stream:
             return stream.read().decode("utf-8")
@@ -57,7 +60,7 @@ def _read(path, edit):
         raise DoesNotFit("{}: {}: {}".format(edit["patch"], edit["file"], error)) from error
 
 
-def _write(path, text):
+def _write(path: str, text: str) -> None:
     """Write beside the file and rename, keeping its mode."""
     staging = path + ".envforge"
     with open(staging, "wb") as stream:
@@ -66,7 +69,7 @@ def _write(path, text):
     os.replace(staging, path)
 
 
-def main(arguments):
+def main(arguments: Sequence[str]) -> int:
     """Run as a program; exit code 1 and one line on stderr when an edit does not fit."""
     tree, edits = arguments
     with open(edits, "rb") as stream:

@@ -52,7 +52,9 @@ class Patch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 def load_series(path: Path = PYTORCH) -> tuple[Patch, ...]:
     """Read a series; DocumentError with every fault."""
     text = path.read_text(encoding="utf-8")
-    return documents.convert_rows(documents.parse_yaml(text, str(path)), "patches", Patch, str(path))
+    return documents.convert_rows(
+        documents.parse_yaml(text, str(path)), "patches", Patch, str(path)
+    )
 
 
 def select(series: tuple[Patch, ...], *, torch: str, cuda: str | None) -> tuple[Patch, ...]:
@@ -69,7 +71,9 @@ def _needed(when: Condition, torch: str, cuda: str | None) -> bool:
 def edits_json(patches: tuple[Patch, ...]) -> bytes:
     """Write the edits as :mod:`envforge.patching.edit` reads them inside a build."""
     rows = [
-        {"patch": patch.id, **msgspec.to_builtins(edit)} for patch in patches for edit in patch.edits
+        {"patch": patch.id, **msgspec.to_builtins(edit)}
+        for patch in patches
+        for edit in patch.edits
     ]
     return documents.to_json(rows).encode()
 

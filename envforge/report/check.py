@@ -124,6 +124,5 @@ def _support(route: Resolution) -> str:
 def _no_route_lines(checked: CheckedCard) -> list[str]:
     assert checked.conflict is not None  # noqa: S101 -- the caller asked
     lines = ["  no PyTorch computes on this card:"]
-    for rule in checked.conflict.rules[-3:]:
-        lines.append(f"    - {sentences.rule_text(rule)}")
+    lines += [f"    - {sentences.rule_text(rule)}" for rule in checked.conflict.rules[-3:]]
     return lines

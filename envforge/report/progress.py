@@ -42,7 +42,7 @@ class _Plain:
             self._say(f"   {event.text} {_share(event)}")
 
     def _say(self, line: str) -> None:
-        print(line, file=self._stream, flush=True)  # noqa: T201 -- report is where text is made
+        print(line, file=self._stream, flush=True)
 
 
 def _share(event: Event) -> str:
