@@ -7,6 +7,7 @@ supervisor with the directory of the run.
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -100,7 +101,8 @@ def run(request: RunRequest, on_event: OnEvent, clock: Clock | None = None) -> R
             if _is_done(loaded.recipe, earlier, changes):
                 on_event(Event("done", f"{loaded.recipe.name} has already succeeded here"))
                 return record
-            _clear(place.executor, loaded.recipe, record, on_event)
+            if earlier:
+                _clear(place.executor, loaded.recipe, record, on_event)
             job = _job(loaded, record, folder)
             journal = Journal(folder, record, job.checkpoints, clock)
             with stop_requests() as stops:
@@ -127,7 +129,7 @@ def _earlier(folder: RunFolder, recipe: Recipe) -> RunRecord | None:
     if record.recipe != recipe.name:
         raise UsageError(
             f"{folder.path} holds a run of {record.recipe}, not of {recipe.name}",
-            hint=f"envforge run {record.recipe} --run-dir {folder.path}",
+            hint=f"envforge run {record.reference} --run-dir {folder.path}",
         )
     return close_left_open(folder, record, recipe.checkpoints)
 
@@ -256,6 +258,7 @@ def _record(
         attempts=earlier.attempts if earlier else (),
         checks=earlier.checks if earlier else (),
         recipe=loaded.recipe.name,
+        reference=loaded.reference,
         run_dir=str(folder.path),
         settings=settings,
         command=fill(loaded.recipe.command, {**settings, **inside}),
@@ -345,10 +348,14 @@ def require_success(record: RunRecord) -> None:
     if record.state == "SUCCEEDED":
         return
     last = record.last
-    again = f"envforge run {record.recipe} --run-dir {record.run_dir}"
+    again = shlex.join(["envforge", "run", record.reference, "--run-dir", record.run_dir])
     if last.reason == "cancelled":
         kind = Interrupted if last.stopped_by == "SIGINT" else Stopped
-        saved = f"the newest checkpoint is {last.checkpoint}" if last.checkpoint else "none saved"
+        saved = (
+            f"the newest checkpoint is {last.checkpoint}"
+            if last.checkpoint
+            else "no checkpoint was saved"
+        )
         what = f"{record.recipe} was stopped at step {last.last_iteration or 0}"
         raise kind(what, because=(saved,), hint=f"to go on: {again}")
     log = Path(record.run_dir) / LOG

@@ -107,6 +107,8 @@ class LoadedRecipe(NamedTuple):
 
     recipe: Recipe
     folder: Path
+    reference: str
+    """What :func:`load_recipe` finds it by from any directory: a name, or an absolute path."""
 
     @property
     def files(self) -> Path:

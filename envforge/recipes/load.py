@@ -28,7 +28,7 @@ def load_recipe(name_or_dir: str, shelves: tuple[Path, ...] = SHIPPED) -> Loaded
         return read_recipe(Path(name_or_dir))
     for shelf in shelves:
         if name_or_dir and (shelf / name_or_dir / FILE).is_file():
-            return read_recipe(shelf / name_or_dir)
+            return read_recipe(shelf / name_or_dir)._replace(reference=name_or_dir)
     names = recipe_names(shelves)
     near = difflib.get_close_matches(name_or_dir, names, n=3, cutoff=0.4)
     hint = f"there are: {', '.join(names)}; a folder is written with a slash, ./{name_or_dir}"
@@ -42,7 +42,7 @@ def read_recipe(folder: Path) -> LoadedRecipe:
     _refuse(path, tuple(faults_of_form(document, Recipe)))
     recipe = documents.convert(document, Recipe, str(path))
     _refuse(path, tuple(faults_of_sense(recipe, folder)))
-    return LoadedRecipe(recipe, folder.resolve())
+    return LoadedRecipe(recipe, folder.resolve(), str(folder.resolve()))
 
 
 def _plain(path: Path) -> object:

@@ -53,7 +53,8 @@ def probe_interpreter(path: str, timeout_s: float = _TIMEOUT_S) -> Interpreter:
         raise HostMismatch(f"{found} does not answer", because=(because,)) from None
     except OSError as error:
         raise UsageError(f"{found} does not run", because=(str(error),)) from error
-    return _parse(answer.stdout, answer.stderr, found, _LOCAL_HINT)
+    # The path that was given is kept: it may be a script that sets up what the torch needs.
+    return _parse(answer.stdout, answer.stderr, found, _LOCAL_HINT)._replace(python=found)
 
 
 _LOCAL_HINT = "give the Python that has the torch: --on local --interpreter PATH"

@@ -85,6 +85,8 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     attempts: tuple[Attempt, ...] = ()
     id: str
     recipe: str
+    reference: str
+    """What ``envforge run`` finds the recipe by: its name, or its folder."""
     run_dir: str
     settings: dict[str, int | float | str] = {}
     command: tuple[str, ...] = ()

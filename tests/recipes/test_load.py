@@ -48,7 +48,9 @@ def test_every_shipped_recipe_loads_under_its_name():
 
 def test_the_smallest_recipe_loads_from_a_folder_and_from_a_shelf(tmp_path):
     path = write(tmp_path, GOOD)
-    assert load_recipe(path) == load_recipe("mine", (assets.RECIPES, tmp_path))
+    named = load_recipe("mine", (assets.RECIPES, tmp_path))
+    assert load_recipe(path) == named._replace(reference=path)
+    assert named.reference == "mine"
     assert recipe_names((assets.RECIPES, tmp_path)) == ("canary", "mine")
 
 

@@ -15,7 +15,14 @@ from envforge.training.record import read_record
 
 
 def record_of(path, **changes):
-    values = {"id": new_id(), "recipe": "toy", "run_dir": str(path), "on": "local", **changes}
+    values = {
+        "id": new_id(),
+        "recipe": "toy",
+        "reference": "toy",
+        "run_dir": str(path),
+        "on": "local",
+        **changes,
+    }
     return RunRecord(**values)
 
 

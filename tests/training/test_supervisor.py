@@ -44,7 +44,9 @@ def train(job, events, *, executor=None, stops=None, clock=None, watch=lambda _e
         watch(event)
 
     with open_folder(job.run_dir) as folder:
-        record = RunRecord(id=job.run_id, recipe="toy", run_dir=str(job.run_dir), on="local")
+        record = RunRecord(
+            id=job.run_id, recipe="toy", reference="toy", run_dir=str(job.run_dir), on="local"
+        )
         journal = Journal(folder, folder.record or record, job.checkpoints, clock)
         journal.begin(())
         surroundings = Surroundings(clock, stops or StopRequests(), on_event)
@@ -315,7 +317,9 @@ def test_what_cannot_be_started_is_said_and_on_record(toy_job, events, refusal, 
 def test_a_full_disk_ends_the_training_and_is_said(toy_job, events):
     job = toy_job()
     with open_folder(job.run_dir) as folder:
-        record = RunRecord(id=job.run_id, recipe="toy", run_dir=str(job.run_dir), on="local")
+        record = RunRecord(
+            id=job.run_id, recipe="toy", reference="toy", run_dir=str(job.run_dir), on="local"
+        )
         journal = Journal(folder, record, job.checkpoints, SystemClock())
         journal.begin(())
         (job.run_dir / "log.txt").symlink_to("/dev/full")

@@ -1,0 +1,285 @@
+"""``run()`` in this process, on trainings that are real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from envforge.errors import (
+    DocumentError,
+    HostMismatch,
+    Interrupted,
+    RunFailed,
+    Stopped,
+    UnknownName,
+    UsageError,
+)
+from envforge.run import RunRequest, require_success, run
+from envforge.training import Attempt, Change, RunRecord
+
+TOY = str(Path(__file__).parent / "training" / "toy")
+
+
+@pytest.fixture(autouse=True)
+def in_a_new_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def interpreter(folder, torch="2.13.0+cpu", body=""):
+    """Make a Python that has (what says it is) torch, and return its path."""
+    (folder / torch / "torch").mkdir(parents=True, exist_ok=True)
+    (folder / torch / "torch" / "__init__.py").write_text(f"{body}\n__version__ = {torch!r}\n")
+    path = folder / torch / "python"
+    path.write_text(f'#!/bin/sh\nPYTHONPATH={folder / torch} exec {sys.executable} "$@"\n')
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.fixture
+def toy(tmp_path):
+    """Train the toy; settings are keyword arguments."""
+    python = interpreter(tmp_path / "pythons")
+    events = []
+
+    def train(run_dir="run", *, recipe=TOY, watch=events.append, **settings):
+        request = RunRequest(
+            recipe,
+            on="local",
+            interpreter=python,
+            run_dir=Path(run_dir),
+            settings={name: str(value) for name, value in settings.items()},
+        )
+        return run(request, watch)
+
+    train.events = events
+    train.python = python
+    return train
+
+
+def test_a_run_leaves_its_record_log_and_checkpoints(toy):
+    record = toy()
+    require_success(record)
+    assert sorted(path.name for path in Path("run").iterdir() if path.name[0] != ".") == [
+        "checkpoints", "log.txt", "run.json", "toy.json"
+    ]  # fmt: skip
+    document = json.loads(Path("run/run.json").read_text())
+    assert (document["schema"], document["state"]) == ("envforge.run/1", "SUCCEEDED")
+    assert (document["torch"], document["on"]) == ("2.13.0+cpu", "local")
+    assert document["settings"] == {"steps": 20, "delay": 0.005, "habit": "good"}
+    assert toy.events[0].text.startswith("training toy with torch 2.13.0+cpu of ")
+
+
+def test_without_a_run_directory_each_run_gets_its_own(toy):
+    requests = RunRequest(TOY, on="local", interpreter=toy.python, settings={"steps": "1"})
+    folders = {Path(run(requests, toy.events.append).run_dir) for _ in range(2)}
+    assert len(folders) == 2
+    assert {folder.parent for folder in folders} == {Path("runs").resolve()}
+    assert all(folder.name.startswith("toy-20") for folder in folders)
+
+
+def test_a_failed_run_says_why_with_the_end_of_the_log_and_its_file(toy):
+    record = toy(habit="fails")
+    with pytest.raises(RunFailed) as caught:
+        require_success(record)
+    error = caught.value
+    assert error.what == "toy did not pass its own checks"
+    assert error.because[:3] == (
+        "check weights failed: they are what they are",
+        "ended with exit code 1",
+        f"the end of {Path('run/log.txt').resolve()}:",
+    )
+    assert error.because[-1] == "  toy: failed (weights)"
+    assert error.hint == (
+        f"once the cause is mended: envforge run {TOY} --run-dir {Path('run').resolve()}"
+    )
+    assert error.exit_code == 9
+
+
+def test_a_run_goes_on_with_its_own_settings_and_says_what_changed(toy):
+    toy(habit="killed", steps=30)
+    record = toy(habit="good")
+    require_success(record)
+    assert record.settings["steps"] == 30
+    assert [attempt.reason for attempt in record.attempts] == ["crash", "finished"]
+    assert record.last.changes == (Change(setting="habit", before="killed", after="good"),)
+    assert (record.last.first_iteration, record.last.last_iteration) == (5, 30)
+
+
+def test_a_run_that_has_succeeded_is_left_alone_until_something_changes(toy):
+    first = toy()
+    before = Path("run/run.json").stat().st_mtime_ns
+    assert toy() == first
+    assert Path("run/run.json").stat().st_mtime_ns == before
+    assert toy.events[-1].text == "toy has already succeeded here"
+    assert len(toy(steps=25).attempts) == 2
+
+
+def test_a_recipe_may_want_to_be_verified_again(toy, tmp_path):
+    shutil.copytree(TOY, tmp_path / "toy")
+    path = tmp_path / "toy" / "recipe.yaml"
+    path.write_text(path.read_text() + "when_finished: start-again\n")
+    toy(recipe=f"{tmp_path}/toy")
+    record = toy(recipe=f"{tmp_path}/toy")
+    assert [attempt.reason for attempt in record.attempts] == ["finished", "finished"]
+    assert record.last.first_iteration == 20
+
+
+def test_a_directory_of_another_recipe_is_refused(toy, tmp_path):
+    shutil.copytree(TOY, tmp_path / "other")
+    path = tmp_path / "other" / "recipe.yaml"
+    path.write_text(path.read_text().replace("name: toy", "name: other", 1))
+    toy()
+    with pytest.raises(UsageError, match="holds a run of toy, not of other"):
+        toy(recipe=f"{tmp_path}/other")
+
+
+def test_a_second_run_in_the_same_directory_is_refused(toy):
+    refused = []
+
+    def watch(event):
+        if event.kind == "metric" and event.done == 5:
+            with pytest.raises(UsageError, match="another envforge is at work in") as caught:
+                toy()
+            refused.append(caught.value.because)
+
+    require_success(toy(watch=watch))
+    assert refused[0][0].startswith("its supervisor is ")
+
+
+@pytest.mark.parametrize(
+    ("number", "error", "code"),
+    [(signal.SIGINT, Interrupted, 130), (signal.SIGTERM, Stopped, 75)],
+)
+def test_a_signal_stops_it_after_a_checkpoint_and_it_can_go_on(toy, number, error, code):
+    def watch(event):
+        if event.kind == "metric" and event.done == 7:
+            signal.raise_signal(number)
+
+    record = toy(watch=watch, steps=500)
+    with pytest.raises(error) as caught:
+        require_success(record)
+    last = record.last
+    assert caught.value.exit_code == code
+    assert caught.value.what == f"toy was stopped at step {last.last_iteration}"
+    assert caught.value.because == (f"the newest checkpoint is {last.checkpoint}",)
+    assert record.state == "CANCELLED"
+    after = toy(steps=last.last_iteration + 3)
+    require_success(after)
+    assert after.last.first_iteration == last.last_iteration
+
+
+def test_an_attempt_left_open_is_closed_and_its_training_ended_before_the_next(toy):
+    """What kill -9 of envforge leaves: an open attempt, and a training that lives on."""
+    record = toy(habit="killed")
+    path = Path("run/run.json")
+    document = json.loads(path.read_text())
+    document["state"] = "RUNNING"
+    document["attempts"][0].update(ended=None, reason=None, exit_code=None)
+    path.write_text(json.dumps(document))
+    orphan = os.spawnve(
+        os.P_NOWAIT,
+        sys.executable,
+        [sys.executable, "-c", "import time; time.sleep(60)"],
+        {"ENVFORGE_RUN": record.id},
+    )
+    threading.Thread(target=os.waitpid, args=(orphan, 0), daemon=True).start()
+    after = toy(habit="good")
+    require_success(after)
+    assert [attempt.reason for attempt in after.attempts] == ["crash", "finished"]
+    assert after.attempts[0].because == ("envforge itself was killed during this attempt",)
+    warnings = [event.text for event in toy.events if event.kind == "warning"]
+    assert warnings == [f"an earlier envforge left process {orphan} running: it was stopped"]
+    with pytest.raises(ProcessLookupError):
+        _wait_until_gone(orphan)
+
+
+def _wait_until_gone(pid):
+    for _ in range(500):
+        os.kill(pid, 0)
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("request_", "error", "message"),
+    [
+        ({"recipe": "canari"}, UnknownName, "unknown recipe: 'canari'"),
+        ({"settings": {"step": "1"}}, UnknownName, "unknown setting: 'step'"),
+        ({"settings": {"steps": "x"}}, UsageError, "steps must be an integer, got 'x'"),
+        ({"interpreter": "/no/python"}, UsageError, "there is no interpreter '/no/python'"),
+        ({"image": "debian"}, UsageError, "--image is for --on docker"),
+        ({"on": "docker"}, UsageError, "--interpreter is for --on local: an image brings its own"),
+    ],
+)
+def test_what_cannot_start_is_said_and_leaves_no_directory(toy, request_, error, message):
+    request = RunRequest(TOY, on="local", interpreter=toy.python)._replace(**request_)
+    with pytest.raises(error) as caught:
+        run(request, toy.events.append)
+    assert caught.value.what == message
+    assert not list(Path("runs").glob("*"))
+
+
+def test_an_interpreter_without_torch_is_named_with_its_own_words(toy):
+    request = RunRequest(TOY, on="local", interpreter=sys.executable)
+    with pytest.raises(HostMismatch) as caught:
+        run(request, toy.events.append)
+    assert caught.value.what == f"{sys.executable} has no torch that imports"
+    assert caught.value.because == ("ModuleNotFoundError: No module named 'torch'",)
+    assert "--interpreter PATH" in caught.value.hint
+
+
+def test_a_torch_that_prints_while_it_imports_is_understood(tmp_path, toy):
+    noisy = interpreter(tmp_path / "noisy", "1.0.1", body="print('hello from torch')")
+    request = RunRequest(TOY, on="local", interpreter=noisy, settings={"steps": "1"})
+    assert run(request, toy.events.append).torch == "1.0.1"
+
+
+@pytest.mark.parametrize("version", ["0.4.1", "3.0.0", "unknown"])
+def test_a_torch_outside_the_recipes_range_is_refused(tmp_path, toy, version):
+    old = interpreter(tmp_path / "old", version)
+    with pytest.raises(HostMismatch, match=r"toy runs on torch >=1.0,<3, not on "):
+        run(RunRequest(TOY, on="local", interpreter=old), toy.events.append)
+
+
+def test_an_interpreter_that_hangs_is_given_up(tmp_path):
+    from envforge.training.probe import probe_interpreter  # noqa: PLC0415
+
+    slow = interpreter(tmp_path, "1.0.1", body="import time; time.sleep(60)")
+    with pytest.raises(HostMismatch, match="does not answer"):
+        probe_interpreter(slow, timeout_s=0.5)
+
+
+def test_a_broken_record_is_a_bad_document(toy):
+    Path("run").mkdir()
+    Path("run/run.json").write_text("{")
+    with pytest.raises(DocumentError):
+        toy()
+
+
+def test_the_interpreter_of_a_run_is_remembered(toy):
+    toy(habit="quits")
+    record = run(RunRequest(TOY, run_dir=Path("run")), toy.events.append)
+    assert (record.on, record.python) == ("local", toy(habit="good").python)
+
+
+def test_the_hint_of_a_stopped_run_without_a_checkpoint():
+    attempt = Attempt(started="2026-11-22T15:35:00Z", reason="cancelled", stopped_by="SIGINT")
+    record = RunRecord(
+        id="x",
+        recipe="toy",
+        reference="toy",
+        run_dir="/r",
+        on="local",
+        state="CANCELLED",
+        attempts=(attempt,),
+    )
+    with pytest.raises(Interrupted) as caught:
+        require_success(record)
+    assert caught.value.because == ("no checkpoint was saved",)
