@@ -16,3 +16,8 @@ def engine() -> Iterator[Engine]:
     install_engine()
     with connect() as opened:
         yield opened
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--update-golden``."""
+    parser.addoption("--update-golden", action="store_true", help="rewrite tests/golden")

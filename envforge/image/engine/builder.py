@@ -27,6 +27,7 @@ _TIMEOUT_S = 30
 _ENGINE_GONE = re.compile(
     r"code = Unavailable|error reading from server|error reading preface|unexpected EOF"
     r"|Cannot connect to the Docker daemon|error during connect|connection refused"
+    r"|server did not provide an image ID"
 )
 _PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
 
@@ -138,7 +139,8 @@ def run_build(
         with log.open("a", encoding="utf-8") as record:
             code = _follow(argv, endpoint, progress, record)
         if code != 0 or not id_file.is_file():
-            raise _failure(progress, code, log)
+            gone = _is_gone(builder, endpoint, progress)
+            raise _engine_gone(progress, log) if gone else _failure(progress, code, log)
         return id_file.read_text(encoding="ascii").strip()
 
 
@@ -174,19 +176,28 @@ def _proxies_set() -> list[str]:
     return [name for name in names if os.environ.get(name)]
 
 
+def _is_gone(builder: Builder, endpoint: Endpoint, progress: Progress) -> bool:
+    """Tell a failed build from an engine that died under it, even if it is up again by now."""
+    if progress.failed is None and _ENGINE_GONE.search("\n".join(progress.end())):
+        return True
+    answer = _ask([builder.path, "version", "--format", "{{.Server.Version}}"], endpoint)
+    return answer is None or answer.returncode != 0
+
+
+def _engine_gone(progress: Progress, log: Path) -> BuildFailed:
+    step = progress.failed or progress.current
+    return BuildFailed(
+        f"the container engine stopped answering{f' in {step}' if step else ''}",
+        because=progress.tail_of(step),
+        hint="start the engine again (sudo systemctl start docker) and repeat; "
+        f"the whole log: {log}",
+    )
+
+
 def _failure(progress: Progress, code: int, log: Path) -> BuildFailed:
     step = progress.failed or progress.current
-    where = f" in {step}" if step else ""
-    tail = progress.tail_of(step)
-    hint = f"the whole log: {log}"
-    if _ENGINE_GONE.search("\n".join(progress.end())) and progress.failed is None:
-        return BuildFailed(
-            f"the container engine stopped answering{where}",
-            because=tail,
-            hint=f"start the engine again (sudo systemctl start docker) and repeat; {hint}",
-        )
     return BuildFailed(
-        f"the build failed{where}" if step else f"the build failed (exit {code})",
-        because=tail,
-        hint=hint,
+        f"the build failed in {step}" if step else f"the build failed (exit {code})",
+        because=progress.tail_of(step),
+        hint=f"the whole log: {log}",
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import contextlib
 import io
 import os
 import posixpath
@@ -19,7 +18,7 @@ import docker
 import docker.errors
 
 from envforge.errors import RunFailed
-from envforge.image.engine.faults import converted, stopped_answering
+from envforge.image.engine.faults import closed_responses, converted, stopped_answering
 
 _MAX_LINKS = 40
 _SETTLE_S = 10.0
@@ -77,9 +76,8 @@ class Container:
         """
         text = _LineSplitter()
         with converted(f"read the output of {self.name}"):
-            stream = self._api.logs(self.id, stdout=True, stderr=True, stream=True, follow=True)
-            with contextlib.closing(stream):
-                for chunk in stream:
+            with closed_responses(self._api):
+                for chunk in self._api.logs(self.id, stream=True, follow=True):
                     yield from text.feed(chunk)
             self._expect_end()
             yield from text.rest() or self._unfinished_line()
@@ -97,7 +95,7 @@ class Container:
 
         Docker 20.10 leaves it out of a followed log, and gives it when asked for the last line.
         """
-        last: bytes = self._api.logs(self.id, stdout=True, stderr=True, follow=False, tail=1)
+        last: bytes = self._api.logs(self.id, follow=False, tail=1)
         return [] if last.endswith(b"\n") else _LineSplitter.lines(last)
 
     def poll(self) -> Exit | None:
@@ -143,7 +141,7 @@ class Container:
         workdir: str | None = None,
     ) -> Answer:
         """Run a command inside and wait for it. Raises RunFailed where it cannot be started."""
-        with converted(f"run {argv[0]} in {self.name}"):
+        with converted(f"run {argv[0]} in {self.name}"), closed_responses(self._api):
             created = self._api.exec_create(
                 self.id, list(argv), user=user, environment=dict(env or {}), workdir=workdir
             )
@@ -160,8 +158,8 @@ class Container:
         """
         with converted(f"read {path} from {self.name}"):
             for _ in range(_MAX_LINKS):
-                chunks, facts = self._open(path)
-                with contextlib.closing(chunks):
+                with closed_responses(self._api):
+                    chunks, facts = self._open(path)
                     if not facts.get("linkTarget"):
                         return _store_only_member(chunks, path, dest)
                 path = posixpath.join(posixpath.dirname(path), facts["linkTarget"])

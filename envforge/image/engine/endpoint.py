@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import stat
 import subprocess
 from pathlib import Path
@@ -63,6 +64,7 @@ def open_client(endpoint: Endpoint) -> docker.DockerClient:
     """
     client = None
     try:
+        _knock(endpoint.host)
         client = _client(endpoint)
         client.ping()
     except BROKEN_CONNECTION as error:
@@ -70,6 +72,14 @@ def open_client(endpoint: Endpoint) -> docker.DockerClient:
             client.close()
         raise no_engine(endpoint.host, error) from error
     return client
+
+
+def _knock(host: str) -> None:
+    """Connect to a local socket once; docker-py leaks a socket for every refused connection."""
+    if host.startswith("unix://"):
+        with socket.socket(socket.AF_UNIX) as caller:
+            caller.settimeout(_PROBE_TIMEOUT_S)
+            caller.connect(host.removeprefix("unix://"))
 
 
 def _client(endpoint: Endpoint) -> docker.DockerClient:

@@ -8,7 +8,9 @@ the engine stopped answering.
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
+from typing import Any
 
 import docker.errors
 import requests
@@ -37,6 +39,28 @@ def converted(doing: str, refused: type[EnvforgeError] = RunFailed) -> Iterator[
         raise refused(f"the engine refused to {doing}", because=(said_by(error),)) from error
     except BROKEN_CONNECTION as error:
         raise stopped_answering(doing, error) from error
+
+
+@contextlib.contextmanager
+def closed_responses(api: Any) -> Iterator[None]:
+    """Close every response that this thread got inside the block.
+
+    docker-py leaves the sockets of archives and of commands inside containers to the garbage
+    collector, and cannot close a followed log over SSH at all.
+    """
+    thread, got = threading.get_ident(), []
+
+    def remember(response: requests.Response, *_: Any, **__: Any) -> None:
+        if threading.get_ident() == thread:
+            got.append(response)
+
+    api.hooks["response"].append(remember)
+    try:
+        yield
+    finally:
+        api.hooks["response"].remove(remember)
+        for response in got:
+            response.close()
 
 
 def said_by(error: docker.errors.APIError) -> str:

@@ -19,6 +19,7 @@ _OUTPUT = re.compile(r"\d+\.\d+ ?(.*)\Z")
 _CLOSED = re.compile(r"(DONE|CACHED|CANCELED|ERROR)\b[: ]*(.*)\Z")
 _TAIL_LINES = 15
 _END_LINES = 40
+_RULE = "------"
 _SHOWN = 200
 
 
@@ -42,6 +43,7 @@ class Progress:
         self.failed: Step | None = None
         self.current: Step | None = None
         self._on_event = on_event
+        self._over = False
         self._steps: dict[int, Step] = {}
         self._tails: dict[int, collections.deque[str]] = {}
         self._end: collections.deque[str] = collections.deque(maxlen=_END_LINES)
@@ -50,8 +52,10 @@ class Progress:
         """Take one line of ``docker build --progress=plain``."""
         if line.strip():
             self._end.append(line)
+        # After a failure the summary between two rules repeats lines already read.
+        self._over = self._over or (line == _RULE and self.failed is not None)
         match = _LINE.match(line)
-        if not match:
+        if not match or self._over:
             return
         vertex, text = int(match[1]), match[2]
         if vertex not in self._steps:
@@ -83,6 +87,11 @@ class Progress:
         self._tails[vertex] = collections.deque(maxlen=_TAIL_LINES)
 
     def _go_on(self, step: Step, text: str) -> None:
+        # Output without a last line end has the closing line glued to it.
+        text, glued = _unglue(text, step.vertex)
+        if glued:
+            self._go_on(step, text)
+            text = glued
         output, closed = _OUTPUT.match(text), _CLOSED.match(text)
         if closed:
             self._close(step, closed[1], closed[2])
@@ -100,3 +109,8 @@ class Progress:
         elif step.number:
             note = " (cached)" if word == "CACHED" else ""
             self._on_event(Event("done", f"[{step.number}] {step.instruction}{note}"))
+
+
+def _unglue(text: str, vertex: int) -> tuple[str, str]:
+    match = re.search(rf"#{vertex} ((?:DONE \d+\.\d+s|ERROR: .*)\Z)", text)
+    return (text[: match.start()], match[1]) if match and match.start() else (text, "")

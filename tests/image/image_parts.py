@@ -1,0 +1,148 @@
+"""A system small enough to be built in a moment: a shell and a few programs of this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import psutil
+
+from envforge.errors import EngineUnavailable
+from envforge.events import Event
+from envforge.image.engine import Engine, connect
+from envforge.image.engine.endpoint import find_dockerd
+
+PROGRAMS = ("sh", "sleep", "cat", "id", "head", "tail", "ln", "mkdir", "env", "pwd", "df")
+DOCKERFILE = """\
+FROM scratch AS tiny
+COPY root /
+ENV PATH=/bin
+"""
+
+
+def make_context(folder: Path, more: str = "") -> Path:
+    """Write a build context: the programs with their libraries, and a Dockerfile with ``more``."""
+    root = folder / "root"
+    for program in PROGRAMS:
+        path = shutil.which(program)
+        assert path, f"{program} is missing on this machine"
+        copy_into(Path(path), root / "bin" / program)
+        found = subprocess.run(["ldd", path], capture_output=True, text=True, check=True).stdout
+        for library in re.findall(r"(/\S+) \(0x", found):
+            copy_into(Path(library), root / library.lstrip("/"))
+    (root / "tmp").mkdir(exist_ok=True)
+    (root / "tmp").chmod(0o1777)
+    (folder / "Dockerfile").write_text(DOCKERFILE + more)
+    return folder
+
+
+def copy_into(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if not target.exists():
+        shutil.copy(source.resolve(), target)
+
+
+def processes_with(mark: str) -> list[int]:
+    """Processes of this machine, containers included, whose command line holds ``mark``."""
+    return [
+        process.pid
+        for process in psutil.process_iter(["cmdline"])
+        if mark in " ".join(process.info["cmdline"] or []) and process.pid != os.getpid()
+    ]
+
+
+def wait_until(holds: Callable[[], bool], within_s: float = 15.0) -> bool:
+    deadline = time.monotonic() + within_s
+    while not holds():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+class Heard:
+    """An ``on_event`` that remembers, and acts once when a line of output contains ``at``."""
+
+    def __init__(self, at: str = "", action: Callable[[], object] | None = None) -> None:
+        self.events: list[Event] = []
+        self._at, self._action = at, action
+
+    def __call__(self, event: Event) -> None:
+        self.events.append(event)
+        if self._action is not None and event.kind == "log" and self._at in event.text:
+            action, self._action = self._action, None
+            action()
+
+    def texts(self, kind: str) -> list[str]:
+        return [event.text for event in self.events if event.kind == kind]
+
+
+WRAPPER = """\
+#!/bin/sh
+exec unshare --net --mount --pid --fork --kill-child --mount-proc \
+  {dockerd} --iptables=false --ip-masq=false \
+  --data-root={folder}/data --exec-root={folder}/exec --pidfile={folder}/pid \
+  --containerd-namespace=envforge-test --containerd-plugins-namespace=envforge-test-plugins \
+  --host=unix://{folder}/docker.sock "$@"
+"""
+
+
+class PrivateEngine:
+    """A dockerd of our own, to be killed: its own network, processes and mounts.
+
+    In the machine's own network it would meddle with the first engine's docker0; and with a
+    process namespace one SIGKILL takes containerd and every container along.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.host = f"unix://{folder}/docker.sock"
+        self.wrapper = folder / "bin" / "dockerd"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def write_wrapper(self) -> None:
+        dockerd = find_dockerd()
+        assert dockerd
+        self.wrapper.parent.mkdir(exist_ok=True)
+        self.wrapper.write_text(WRAPPER.format(dockerd=dockerd, folder=self.folder))
+        self.wrapper.chmod(0o755)
+
+    def start(self, arguments: Sequence[str] = ()) -> Engine:
+        self.write_wrapper()
+        with (self.folder / "log").open("wb") as log:
+            self._process = subprocess.Popen(
+                [str(self.wrapper), *arguments], stdout=log, stderr=log, start_new_session=True
+            )
+        engine: list[Engine] = []
+
+        def answers() -> bool:
+            with contextlib.suppress(EngineUnavailable):
+                engine.append(connect(host=self.host))
+            return bool(engine)
+
+        assert wait_until(answers, 30), (self.folder / "log").read_text()[-2000:]
+        return engine[0]
+
+    def kill(self) -> None:
+        """SIGKILL: what the out-of-memory killer or a power cut does to an engine."""
+        if self._process is not None:
+            for child in psutil.Process(self._process.pid).children():
+                child.kill()
+            self._process.wait()
+            self._process = None
+
+
+@contextlib.contextmanager
+def private_engine(folder: Path) -> Iterator[PrivateEngine]:
+    engine = PrivateEngine(folder)
+    try:
+        yield engine
+    finally:
+        engine.kill()
+        shutil.rmtree(folder / "data", ignore_errors=True)
