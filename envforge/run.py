@@ -46,7 +46,7 @@ from envforge.training import (
 )
 from envforge.training.docker import RECIPE, RUN_DIR, DockerExecutor
 from envforge.training.local import LocalExecutor
-from envforge.training.probe import probe_image, probe_interpreter
+from envforge.training.probe import Interpreter, probe_image, probe_interpreter
 from envforge.training.record import LOG
 from envforge.values import DeviceCode, VersionRange
 
@@ -66,7 +66,8 @@ class RunRequest(NamedTuple):
     """The Python that has the torch, for ``local``; None: the one that runs envforge."""
     image: str | None = None
     """A tag or id; None: the lock's."""
-    lock: Path = Path(LOCK_NAME)
+    lock: Path | None = None
+    """None: where the run directory's run has been; a new one by ``envforge.lock``."""
     settings: Mapping[str, str] = MappingProxyType({})
     device: Literal["auto", "cpu", "gpu"] = "auto"
 
@@ -144,7 +145,7 @@ def _place(request: RunRequest, earlier: RunRecord | None, on_event: OnEvent) ->
     if request.interpreter:
         raise UsageError("--interpreter is for --on local: an image brings its own")
     with connect() as engine:
-        yield _docker_place(request, engine, on_event)
+        yield _docker_place(request, earlier, engine, on_event)
 
 
 def _local_place(request: RunRequest, earlier: RunRecord | None) -> Place:
@@ -156,19 +157,22 @@ def _local_place(request: RunRequest, earlier: RunRecord | None) -> Place:
     return Place(LocalExecutor(), "local", found.python, found.torch, device)
 
 
-def _docker_place(request: RunRequest, engine: Engine, on_event: OnEvent) -> Place:
-    image, lock = _choose_image(request)
+def _docker_place(
+    request: RunRequest, earlier: RunRecord | None, engine: Engine, on_event: OnEvent
+) -> Place:
+    image, lock = _choose_image(request, earlier)
     image_id = engine.image_id(lock.image_id if lock else image)
     if image_id is None:
         raise RunFailed(
             f"this engine does not have the image {image}",
-            because=(f"{request.lock} names it",) if lock else (),
-            hint="build it again: envforge build, with the flags of the first time",
+            hint="build it: envforge build; or name another: --image TAG, --lock FILE",
         )
     if lock and lock.stage == "toolchain":
         raise UsageError(f"{image} is a toolchain: it has no torch yet", hint="envforge build")
-    gpus = _wants_gpus(request, lock, on_event)
-    found = lock or probe_image(engine, image_id)
+    found = probe_image(engine, image_id) if lock is None else _told_by(lock)
+    if lock:
+        _refuse_cards([card.id for card in find_gpus()], lock, request)
+    gpus = _wants_gpus(request, found, on_event)
     return Place(
         DockerExecutor(engine=engine, image=image_id, gpus=gpus),
         on="docker",
@@ -180,36 +184,49 @@ def _docker_place(request: RunRequest, engine: Engine, on_event: OnEvent) -> Pla
     )
 
 
-def _choose_image(request: RunRequest) -> tuple[str, Lock | None]:
-    """Name the image, and the lock that knows it."""
-    if request.image is None:
-        lock = load_lock(request.lock)
+def _choose_image(request: RunRequest, earlier: RunRecord | None) -> tuple[str, Lock | None]:
+    """Name the image, and the lock that knows it. A run goes on in the image it has been in."""
+    image = request.image
+    if image is None and request.lock is None and earlier and earlier.on == "docker":
+        image = earlier.image_id
+    if image is None:
+        lock = load_lock(request.lock or Path(LOCK_NAME))
         return lock.image, lock
-    known = find_lock(request.lock)
-    fits = known is not None and request.image in (known.image, known.image_id)
-    return request.image, known if fits else None
+    known = find_lock(request.lock or Path(LOCK_NAME))
+    fits = known is not None and image in (known.image, known.image_id)
+    return image, known if fits else None
 
 
-def _wants_gpus(request: RunRequest, lock: Lock | None, on_event: OnEvent) -> bool:
-    """Whether the container gets the cards: where there are any, and the image is for one."""
-    if request.device == "cpu" or (lock and lock.resolution.route == "cpu"):
-        if request.device == "gpu":
-            raise UsageError("this image was built for no card: --gpu needs another")
+def _told_by(lock: Lock) -> Interpreter:
+    return Interpreter(lock.python, lock.torch, lock.resolution.cuda)
+
+
+def _wants_gpus(request: RunRequest, found: Interpreter, on_event: OnEvent) -> bool:
+    """Whether the container gets the cards: where there are any, and its torch can use them."""
+    if request.device == "cpu":
         return False
-    cards, driver = find_gpus(), read_host().driver
-    if cards and driver:
-        _refuse_cards([card.id for card in cards], lock)
+    lacking = _lacking_for_gpus(found)
+    if lacking is None:
         return True
-    lacking = "no NVIDIA card" if not cards else "an NVIDIA card and no driver for it"
     if request.device == "gpu":
-        raise HostMismatch(f"this machine has {lacking}", hint="leave out --gpu, or give --cpu")
-    on_event(Event("warning", f"this machine has {lacking}: training on the CPU"))
+        raise HostMismatch(f"no card can compute: {lacking}", hint="leave out --gpu, or give --cpu")
+    on_event(Event("warning", f"training on the CPU: {lacking}"))
     return False
 
 
-def _refuse_cards(pci_ids: list[str], lock: Lock | None) -> None:
+def _lacking_for_gpus(found: Interpreter) -> str | None:
+    if found.cuda is None:
+        return f"torch {found.torch} of the image was built without CUDA"
+    if not find_gpus():
+        return "this machine has no NVIDIA card"
+    return None if read_host().driver else "this machine's NVIDIA card has no driver"
+
+
+def _refuse_cards(pci_ids: list[str], lock: Lock, request: RunRequest) -> None:
     """HostMismatch where the image's machine code runs on no card of this machine."""
-    codes = [DeviceCode.parse(code) for code in lock.codes] if lock else []
+    codes = [DeviceCode.parse(code) for code in lock.codes]
+    if request.device == "cpu" or not codes or not pci_ids:
+        return
     seen = []
     for pci_id in pci_ids:
         try:
@@ -219,12 +236,11 @@ def _refuse_cards(pci_ids: list[str], lock: Lock | None) -> None:
         if any(code.support_on(card.compute_capability) != "none" for code in codes):
             return
         seen.append(f"{card.name} has compute capability {card.compute_capability}")
-    if codes and lock:
-        raise HostMismatch(
-            f"{lock.image} runs on no card of this machine",
-            because=(*seen, f"the image carries {', '.join(lock.codes)}"),
-            hint="train on the CPU: --cpu; or build for this card: envforge check",
-        )
+    raise HostMismatch(
+        f"{lock.image} runs on no card of this machine",
+        because=(*seen, f"the image carries {', '.join(lock.codes)}"),
+        hint="train on the CPU: --cpu; or build for this card: envforge check",
+    )
 
 
 def _refuse_torch(recipe: Recipe, place: Place) -> None:

@@ -36,7 +36,9 @@ def in_a_new_directory(tmp_path, monkeypatch):
 def interpreter(folder, torch="2.13.0+cpu", body=""):
     """Make a Python that has (what says it is) torch, and return its path."""
     (folder / torch / "torch").mkdir(parents=True, exist_ok=True)
-    (folder / torch / "torch" / "__init__.py").write_text(f"{body}\n__version__ = {torch!r}\n")
+    (folder / torch / "torch" / "__init__.py").write_text(
+        f"{body}\n__version__ = {torch!r}\nclass version: cuda = None\n"
+    )
     path = folder / torch / "python"
     path.write_text(f'#!/bin/sh\nPYTHONPATH={folder / torch} exec {sys.executable} "$@"\n')
     path.chmod(0o755)

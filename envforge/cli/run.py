@@ -30,7 +30,7 @@ def _complete_recipes(
 )
 @click.option("--interpreter", metavar="PATH", help="The Python that has the torch (--on local).")
 @click.option("--image", metavar="TAG", help="The image to train in; without it the lock's.")
-@click.option("--lock", type=click.Path(path_type=Path), default=Path("envforge.lock"))
+@click.option("--lock", type=click.Path(path_type=Path), help="[default: envforge.lock]")
 @click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="Change a setting.")
 @click.option("--gpu", "device", flag_value="gpu", help="On the card, or not at all.")
 @click.option("--cpu", "device", flag_value="cpu", help="On the CPU, though there is a card.")

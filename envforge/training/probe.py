@@ -16,7 +16,8 @@ _MARK = "envforge-probe "
 # Runs on Python 2.7 too.
 _PROBE = (
     "import json, sys, torch; "
-    f"sys.stdout.write('\\n{_MARK}' + json.dumps([sys.executable, str(torch.__version__)]) + '\\n')"
+    f"sys.stdout.write('\\n{_MARK}' + json.dumps("
+    "[sys.executable, str(torch.__version__), torch.version.cuda]) + '\\n')"
 )
 _INSIDE = (
     'for each in python3 python python2.7; do command -v "$each" >/dev/null'
@@ -30,6 +31,8 @@ class Interpreter(NamedTuple):
     python: str
     """Path of the executable."""
     torch: str
+    cuda: str | None
+    """What that torch was built with; None for one that knows only the CPU."""
 
 
 def probe_interpreter(path: str, timeout_s: float = _TIMEOUT_S) -> Interpreter:

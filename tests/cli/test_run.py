@@ -23,7 +23,9 @@ def python(tmp_path_factory):
     """A Python that has (what says it is) torch."""
     folder = tmp_path_factory.mktemp("python")
     (folder / "torch").mkdir()
-    (folder / "torch" / "__init__.py").write_text("__version__ = '2.13.0'\n")
+    (folder / "torch" / "__init__.py").write_text(
+        "__version__ = '2.13.0'\nclass version: cuda = None\n"
+    )
     path = folder / "python"
     path.write_text(f'#!/bin/sh\nPYTHONPATH={folder} exec {sys.executable} "$@"\n')
     path.chmod(0o755)
