@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from envforge.capability.lookup import releases_matching
+from envforge.capability.lookup import find_platform, matcher, releases_matching
 from envforge.capability.models import Database, in_range
 from envforge.errors import Unsatisfiable
 from envforge.resolver.candidates import Search, candidates
@@ -55,6 +55,7 @@ def resolve(database: Database, request: Request) -> Resolution:
 
     UnknownName when no known release fits ``request.torch``.
     """
+    _refuse_unknown(database, request)
     for route in _routes(request):
         found = _newest(database, request, route)
         if found is not None:
@@ -64,6 +65,7 @@ def resolve(database: Database, request: Request) -> Resolution:
 
 def routes(database: Database, request: Request) -> list[Resolution]:
     """Return the newest release of every route that fits, cheapest route first."""
+    _refuse_unknown(database, request)
     found = [_newest(database, request, route) for route in _routes(request)]
     return [resolution for resolution in found if resolution is not None]
 
@@ -71,6 +73,14 @@ def routes(database: Database, request: Request) -> list[Resolution]:
 def cpu_route(database: Database, request: Request) -> Resolution | None:
     """Return what is left without the card, or None."""
     return _newest(database, request._replace(card=None, route=None, cuda=None), "cpu")
+
+
+def _refuse_unknown(database: Database, request: Request) -> None:
+    """Read every part of the request, also those that the chosen route does not ask for."""
+    for option in ("cuda", "gcc", "python", "driver"):
+        matcher(f"--{option}", getattr(request, option))
+    if request.platform is not None:
+        find_platform(database, request.platform)
 
 
 def _routes(request: Request) -> Iterator[RouteKind]:
