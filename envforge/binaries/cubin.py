@@ -20,7 +20,7 @@ _TOOL_ARGUMENTS = re.compile(rb"-arch[= ]sm_(\d+)([af]?)\b")
 
 def read_code(content: Content, *, defects: list[Defect]) -> DeviceCode:
     """Return what a bare cubin was made for; BinaryError if it is none."""
-    header = elf.read_header(content, 0)
+    header = elf.read_header(content, 0, content.size)
     if header is None or header.machine != elf.MACHINE_CUDA:
         raise BinaryError("not a cubin")
     old = header.os_abi == _OLD_ABI
@@ -37,7 +37,8 @@ def _suffix_by_note(content: Content, number: int, defects: list[Defect]) -> str
     """
     for section in elf.read_sections(content, 0, content.size, defects=defects):
         if section.name == ".note.nv.tkinfo":
-            match = _TOOL_ARGUMENTS.search(content.read(_NOTE_LIMIT, section.offset))
+            size = min(section.end - section.offset, _NOTE_LIMIT)
+            match = _TOOL_ARGUMENTS.search(content.read(size, section.offset))
             if match is not None and int(match[1]) == number:
                 return match[2].decode()
     return ""

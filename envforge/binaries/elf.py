@@ -25,11 +25,12 @@ _ELF = Struct("<4sBBBBB7xHHIQQQIHHHHHH")
 _SECTION = Struct("<IIQQQQIIQQ")
 _ELF64, _LITTLE_ENDIAN = 2, 1
 MACHINE_CUDA = 190
-_SHT_NOBITS = 8
+_SHT_NULL, _SHT_NOBITS = 0, 8
 _SHF_COMPRESSED = 0x800
 _SHN_XINDEX = 0xFFFF
-_NAME_LIMIT = 4096
-_NAMES_LIMIT = 1 << 24
+_NAME_LIMIT = 1 << 12
+_TABLE_LIMIT = 1 << 24
+"""No table of a real library comes near; a damaged one must not fill the memory."""
 _MEMBER = Struct("16s12s6s6s8s10s2s")
 
 
@@ -63,7 +64,7 @@ class Member(NamedTuple):
 
 def identify(content: Content) -> Format:
     """Tell the format by its first bytes; BinaryError if it is none of ours."""
-    start = content.read(_ELF.size, 0)
+    start = content.read(min(len(_ARCHIVE), content.size), 0)
     if start.startswith(MAGIC):
         return "fatbin"
     if start.startswith(_ARCHIVE):
@@ -72,7 +73,7 @@ def identify(content: Content) -> Format:
         raise BinaryError(
             "a thin archive holds no code of its own", hint="inspect the objects it names"
         )
-    header = read_header(content, 0)
+    header = read_header(content, 0, content.size)
     if header is None:
         raise BinaryError(
             "not a CUDA binary",
@@ -81,9 +82,9 @@ def identify(content: Content) -> Format:
     return "cubin" if header.machine == MACHINE_CUDA else "elf"
 
 
-def read_header(content: Content, start: int) -> Header | None:
+def read_header(content: Content, start: int, end: int) -> Header | None:
     """Read the header of the little-endian ELF64 file at ``start``; None if there is none."""
-    data = content.read(_ELF.size, start)
+    data = content.read(_ELF.size, start) if end - start >= _ELF.size else b""
     if len(data) < _ELF.size:
         return None
     fields = _ELF.unpack(data)
@@ -96,18 +97,18 @@ def read_sections(
     content: Content, start: int, end: int, *, defects: list[Defect]
 ) -> list[Section]:
     """Return the sections of the ELF file between ``start`` and ``end`` that have bytes in it."""
-    header = read_header(content, start)
+    header = read_header(content, start, end)
     rows = [] if header is None else _section_rows(content, header, start, end)
     if header is None or not rows:
         defects.append(Defect(start, "no section headers: the file is cut off or stripped"))
         return []
     # More than 65,279 sections: the index of the names stands in the first section's link.
     index = rows[0][6] if header.names_index == _SHN_XINDEX else header.names_index
-    if index >= len(rows):
+    offset, size = rows[index][4:6] if index < len(rows) else (0, 0)
+    if not size or start + offset >= end:
         defects.append(Defect(start, "the sections have no names"))
         return []
-    _name, _type, _flags, _address, offset, size, *_rest = rows[index]
-    names = content.read(max(0, min(size, end - start - offset, _NAMES_LIMIT)), start + offset)
+    names = content.read(min(size, end - start - offset, _TABLE_LIMIT), start + offset)
     return list(_named(rows, names, start, end, defects))
 
 
@@ -120,8 +121,11 @@ def _section_rows(content: Content, header: Header, start: int, end: int) -> lis
     if step < _SECTION.size or not start < table <= end - _SECTION.size:
         return []
     # More than 65,279 sections: their number stands in the first section's size.
-    count = header.section_count or _SECTION.unpack(content.read(_SECTION.size, table))[5]
-    data = content.read(min(count * step, end - table), table)
+    first = content.read(_SECTION.size, table)
+    if len(first) < _SECTION.size:
+        return []
+    count = header.section_count or _SECTION.unpack(first)[5]
+    data = content.read(min(count * step, end - table, _TABLE_LIMIT), table)
     return [
         _SECTION.unpack_from(data, position)
         for position in range(0, len(data) - _SECTION.size + 1, step)
@@ -132,7 +136,7 @@ def _named(
     rows: list[_Row], names: bytes, start: int, end: int, defects: list[Defect]
 ) -> Iterator[Section]:
     for name_offset, kind, flags, _address, offset, size, *_rest in rows:
-        if kind == _SHT_NOBITS or not size:
+        if kind in (_SHT_NULL, _SHT_NOBITS) or not size:
             continue
         name = names[name_offset : name_offset + _NAME_LIMIT].split(b"\0", 1)[0]
         section = Section(name.decode("utf-8", "replace"), start + offset, start + offset + size)
@@ -151,7 +155,7 @@ def read_archive(content: Content, *, defects: list[Defect]) -> Iterator[Member]
     """Yield the members of a static archive with their names, GNU and BSD long ones included."""
     position, long_names = len(_ARCHIVE), b""
     while position < content.size:
-        header = content.read(_MEMBER.size, position)
+        header = content.read(min(_MEMBER.size, content.size - position), position)
         if len(header) < _MEMBER.size:
             defects.append(Defect(position, "the archive is cut off in a member's header"))
             return
@@ -167,7 +171,7 @@ def read_archive(content: Content, *, defects: list[Defect]) -> Iterator[Member]
             end = content.size
         position = end + end % 2
         if raw_name.startswith(b"// "):
-            long_names = content.read(min(end - data, _NAMES_LIMIT), data)
+            long_names = content.read(min(end - data, _TABLE_LIMIT), data)
         elif not raw_name.startswith((b"/ ", b"/SYM64/")):
             yield _member(content, raw_name, data, end, long_names)
 

@@ -165,7 +165,7 @@ def walk(
     position = start
     while end - position >= _FATBIN.size:
         # The first entry comes with the header: a read costs more than its bytes.
-        head = content.read(_FATBIN.size + _ENTRY.size, position)
+        head = content.read(min(_FATBIN.size + _ENTRY.size, end - position), position)
         if head.startswith(MAGIC) and len(head) >= _FATBIN.size:
             fatbin = _read_fatbin(content, position, head, end, noted)
             yield fatbin

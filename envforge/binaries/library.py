@@ -107,7 +107,7 @@ def _ranges(content: Content, kind: elf.Format, defects: list[Defect]) -> Iterat
     if kind == "archive":
         members = elf.read_archive(content, defects=defects)
     for member in members:
-        if content.read(4, member.offset) == elf.ELF_MAGIC:
+        if elf.read_header(content, member.offset, member.end) is not None:
             sections = elf.read_sections(content, member.offset, member.end, defects=defects)
             yield from (section for section in sections if section.name in FATBIN_SECTIONS)
 

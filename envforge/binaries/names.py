@@ -1,17 +1,18 @@
 """Kernel names of a device image, from its first kilobytes.
 
 nvcc writes the section names (``.text.<kernel>``) right behind the ELF header, so the beginning
-of an image is enough, and most images are packed: only the beginning is unpacked. No library
-offers that for raw LZ4 blocks (python-lz4 wants the whole block and its whole size), hence
-:func:`unpack_lz4`. Format: https://github.com/lz4/lz4/blob/dev/doc/lz4_Block_format.md
+of an image is enough, and most images are packed (LZ4 up to CUDA 12, zstd from 13 on): only the
+beginning is unpacked. No library offers that for raw LZ4 blocks (python-lz4 wants the whole block
+and its whole size), hence :func:`unpack_lz4`. Format:
+https://github.com/lz4/lz4/blob/dev/doc/lz4_Block_format.md
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib
-import io
 import re
+from functools import cache
 from typing import Any
 
 from envforge.binaries.content import Content
@@ -84,27 +85,19 @@ def _length(packed: bytes, position: int, length: int) -> tuple[int, int]:
 
 def _unpack_zstd(packed: bytes, limit: int) -> bytes:
     """Unpack the beginning of a zstd frame where this Python can; nothing where it cannot."""
-    decompressor = _zstd()
-    if decompressor is None:
+    zstd = _zstd()
+    if zstd is None:
         return b""
     try:
-        return bytes(decompressor(packed, limit))
-    except Exception:  # noqa: BLE001 - each zstd module has its own class of error
+        return bytes(zstd.ZstdDecompressor().decompress(packed, limit))
+    except zstd.ZstdError:
         return b""
 
 
+@cache
 def _zstd() -> Any | None:
-    """Python 3.14 has zstd, older ones the backport of the same name or ``zstandard``."""
+    """Return the zstd module: of Python 3.14 and later, or its backport."""
     for name in ("compression.zstd", "backports.zstd"):
-        try:
-            module: Any = importlib.import_module(name)
-        except ImportError:
-            continue
-        return lambda packed, limit: module.ZstdDecompressor().decompress(packed, limit)
-    try:
-        zstandard: Any = importlib.import_module("zstandard")
-    except ImportError:
-        return None
-    return lambda packed, limit: (
-        zstandard.ZstdDecompressor().stream_reader(io.BytesIO(packed)).read(limit)
-    )
+        with contextlib.suppress(ImportError):
+            return importlib.import_module(name)
+    return None

@@ -91,7 +91,10 @@ def sort_fatbins(content: Content, fatbins: Iterable[Fatbin], file_role: Role) -
     seen = [row for fatbin in fatbins if (row := _first_look(content, fatbin)) is not None]
     if file_role == "linear-algebra":
         return _linear_algebra(seen)
-    common = _most_common(row.codes for row in seen if row.role == "torch")
+    # Where no name can be read (zstd, and a Python without it) the most common set is torch's.
+    common = _most_common(row.codes for row in seen if row.role == "torch") or _most_common(
+        row.codes for row in seen if row.role is None
+    )
     return _parts(
         (row.role or _second_look(content, row, file_role, common), row.codes) for row in seen
     )

@@ -48,7 +48,7 @@ def fatbin(*images: Image) -> bytes:
 
 def cubin(architecture: int, *kernels: str, os_abi: int = 0x33, flags: int = 0) -> bytes:
     """An ELF file with the section names where nvcc puts them: behind the header."""
-    value = architecture << 8 if os_abi == 0x41 else architecture | flags
+    value = (architecture << 8 if os_abi == 0x41 else architecture) | flags
     sections = [(f".text.{kernel}", b"\0" * 16) for kernel in kernels]
     return elf(*sections, machine=190, os_abi=os_abi, flags=value)
 
@@ -85,3 +85,41 @@ def archive(*members: tuple[str, bytes]) -> bytes:
 def member(raw_name: str, data: bytes) -> bytes:
     header = f"{raw_name:<16}{'0':<12}{'0':<6}{'0':<6}{'644':<8}{len(data):<10}`\n"
     return header.encode() + data + b"\n" * (len(data) % 2)
+
+
+def lz4(data: bytes) -> bytes:
+    """Pack greedily into one raw LZ4 block; small and slow, written from the format's page."""
+    out, seen, start, position = bytearray(), {}, 0, 0
+    while position + 12 < len(data):
+        key = data[position : position + 4]
+        match = seen.get(key)
+        seen[key] = position
+        if match is None or position - match > 0xFFFF:
+            position += 1
+            continue
+        size = 4
+        while position + size < len(data) - 5 and data[match + size] == data[position + size]:
+            size += 1
+        out += _sequence(data[start:position], position - match, size)
+        position += size
+        start = position
+    return bytes(out + _sequence(data[start:], 0, 4))
+
+
+def _sequence(literals: bytes, distance: int, size: int) -> bytes:
+    token = min(len(literals), 15) << 4 | min(size - 4, 15)
+    out = bytes([token]) + _more(len(literals)) + literals
+    return out + pack("<H", distance) + _more(size - 4) if distance else out
+
+
+def _more(length: int) -> bytes:
+    return b"" if length < 15 else b"\xff" * ((length - 15) // 255) + bytes([(length - 15) % 255])
+
+
+def packed(image: Image) -> Image:
+    """The same image, packed with LZ4 as nvcc does."""
+    return image._replace(
+        flags=image.flags | LZ4,
+        payload=lz4(image.payload),
+        uncompressed_size=len(image.payload),
+    )

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import zipfile
+from types import SimpleNamespace
+
+import pytest
+from fatbin_writer import elf, fatbin, sass
+
+from envforge.binaries import subject
+from envforge.binaries.errors import BinaryError
+from envforge.binaries.subject import read_directory, read_subject, read_wheel
+from envforge.events import Event
+
+LIBRARY = elf((".nv_fatbin", fatbin(sass(35, "_ZN2at6native6kernelEv"))))
+HOST_ONLY = elf((".text", b"code"))
+
+
+@pytest.fixture
+def wheel(tmp_path):
+    path = tmp_path / "torch-1.0.1-cp37-cp37m-linux_x86_64.whl"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as out:
+        out.writestr("torch/__init__.py", "version = 1")
+        out.writestr("torch/lib/libcaffe2_gpu.so", LIBRARY)
+        out.writestr("torch/lib/libcudart-f7fdd8d7.so.9.0", HOST_ONLY)
+        out.writestr("torch/_C.cpython-37m-x86_64-linux-gnu.so", HOST_ONLY)
+        out.writestr("torch/lib/libscript.so", "INPUT(libreal.so)")
+    return path
+
+
+@pytest.fixture
+def site_packages(tmp_path):
+    lib = tmp_path / "torch" / "lib"
+    lib.mkdir(parents=True)
+    (lib / "libtorch_cuda.so").write_bytes(LIBRARY)
+    (lib / "libtorch_cuda.so.1").symlink_to("libtorch_cuda.so")
+    (lib / "libtorch_copy.so").hardlink_to(lib / "libtorch_cuda.so")
+    (lib / "libc10.so").write_bytes(HOST_ONLY)
+    (lib / "libcublas_static.a").write_bytes(b"!<arch>\n")
+    (lib / "libscript.so").write_text("INPUT(libreal.so)")
+    (tmp_path / "torch" / "kernel.cubin").write_bytes(b"nothing")
+    return tmp_path
+
+
+def test_only_libraries_with_device_code_are_read_from_a_wheel(wheel):
+    found = read_wheel(wheel)
+    assert [(library.path, library.role) for library in found.libraries] == [
+        ("torch/lib/libcaffe2_gpu.so", "torch")
+    ]
+
+
+def test_unpacking_a_wheel_tells_how_far_it_is(wheel):
+    events: list[Event] = []
+    read_wheel(wheel, on_event=events.append)
+    first = events[0]
+    assert (first.kind, first.text, first.done) == (
+        *("bytes", "torch/lib/libcaffe2_gpu.so", len(LIBRARY)),
+    )
+    assert first.total == len(LIBRARY)
+    assert "torch/lib/libcudart-f7fdd8d7.so.9.0" not in {event.text for event in events}
+
+
+def test_nothing_unpacked_is_left_behind(wheel, tmp_path, monkeypatch):
+    monkeypatch.setattr(subject.tempfile, "tempdir", str(tmp_path))
+    before = sorted(tmp_path.iterdir())
+    read_wheel(wheel)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_disk_too_small_is_said_before_it_is_full(wheel, monkeypatch):
+    monkeypatch.setattr(subject.shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
+    with pytest.raises(BinaryError, match=r"no room to unpack torch/lib/libcaffe2_gpu\.so") as no:
+        read_wheel(wheel)
+    assert no.value.hint == "set TMPDIR to a larger disk"
+
+
+@pytest.mark.parametrize("damage", [slice(100, 400), slice(-60, None)])
+def test_a_damaged_wheel_is_refused_by_name(wheel, damage):
+    data = bytearray(wheel.read_bytes())
+    data[damage] = bytes(len(data[damage]))
+    wheel.write_bytes(data)
+    with pytest.raises(BinaryError, match=r"cannot read the wheel .*torch-1\.0\.1"):
+        read_wheel(wheel)
+
+
+def test_a_directory_gives_each_library_once(site_packages):
+    found = read_directory(site_packages)
+    assert [library.path.rsplit("/", 1)[1] for library in found.libraries] == ["libtorch_copy.so"]
+    assert len(found.unreadable) == 2
+    assert "libscript.so: not a CUDA binary" in found.unreadable[1]
+
+
+def test_a_directory_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(BinaryError, match="no such directory"):
+        read_directory(tmp_path / "venv")
+
+
+def test_a_subject_is_read_as_what_it_is(wheel, site_packages):
+    library = site_packages / "torch" / "lib" / "libtorch_cuda.so"
+    subjects = [read_subject(path) for path in (wheel, site_packages, library)]
+    assert [len(found.libraries) for found in subjects] == [1, 1, 1]
