@@ -170,9 +170,9 @@ def _docker_place(
     if lock and lock.stage == "toolchain":
         raise UsageError(f"{image} is a toolchain: it has no torch yet", hint="envforge build")
     found = probe_image(engine, image_id) if lock is None else _told_by(lock)
-    if lock:
-        _refuse_cards([card.id for card in find_gpus()], lock, request)
     gpus = _wants_gpus(request, found, on_event)
+    if lock and gpus:
+        _refuse_cards([card.id for card in find_gpus()], lock)
     return Place(
         DockerExecutor(engine=engine, image=image_id, gpus=gpus),
         on="docker",
@@ -198,7 +198,9 @@ def _choose_image(request: RunRequest, earlier: RunRecord | None) -> tuple[str, 
 
 
 def _told_by(lock: Lock) -> Interpreter:
-    return Interpreter(lock.python, lock.torch, lock.resolution.cuda)
+    """The CPU route's wheel may carry CUDA libraries: nobody has said that a card runs them."""
+    for_card = lock.resolution.route != "cpu"
+    return Interpreter(lock.python, lock.torch, lock.resolution.cuda if for_card else None)
 
 
 def _wants_gpus(request: RunRequest, found: Interpreter, on_event: OnEvent) -> bool:
@@ -216,24 +218,21 @@ def _wants_gpus(request: RunRequest, found: Interpreter, on_event: OnEvent) -> b
 
 def _lacking_for_gpus(found: Interpreter) -> str | None:
     if found.cuda is None:
-        return f"torch {found.torch} of the image was built without CUDA"
+        return "the image is for the CPU"
     if not find_gpus():
         return "this machine has no NVIDIA card"
     return None if read_host().driver else "this machine's NVIDIA card has no driver"
 
 
-def _refuse_cards(pci_ids: list[str], lock: Lock, request: RunRequest) -> None:
+def _refuse_cards(pci_ids: list[str], lock: Lock) -> None:
     """HostMismatch where the image's machine code runs on no card of this machine."""
-    codes = [DeviceCode.parse(code) for code in lock.codes]
-    if request.device == "cpu" or not codes or not pci_ids:
-        return
-    seen = []
+    codes, seen = [DeviceCode.parse(code) for code in lock.codes], []
     for pci_id in pci_ids:
         try:
             card = find_device(load_database(), pci_id)
         except UnknownName:  # newer than the database: the training itself will tell
             return
-        if any(code.support_on(card.compute_capability) != "none" for code in codes):
+        if not codes or any(code.support_on(card.compute_capability) != "none" for code in codes):
             return
         seen.append(f"{card.name} has compute capability {card.compute_capability}")
     raise HostMismatch(

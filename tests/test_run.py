@@ -11,6 +11,7 @@ import threading
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from envforge.errors import (
@@ -22,7 +23,10 @@ from envforge.errors import (
     UnknownName,
     UsageError,
 )
-from envforge.run import RunRequest, require_success, run
+from envforge.events import ignore
+from envforge.image.lock import BaseLock, Lock, write_lock
+from envforge.resolver import Resolution
+from envforge.run import RunRequest, _docker_place, _refuse_cards, require_success, run
 from envforge.training import Attempt, Change, RunRecord
 
 TOY = str(Path(__file__).parent / "training" / "toy")
@@ -285,3 +289,93 @@ def test_the_hint_of_a_stopped_run_without_a_checkpoint():
     with pytest.raises(Interrupted) as caught:
         require_success(record)
     assert caught.value.because == ("no checkpoint was saved",)
+
+
+def lock_of(route="wheel", stage="runtime", codes=("sm_35",)):
+    resolution = Resolution(
+        route=route,
+        torch="1.0.1",
+        support="native",
+        evidence="measured",
+        source="x",
+        cuda="9.0",
+        codes=codes,
+    )
+    return Lock(
+        plan="0" * 64,
+        stage=stage,
+        created="2026-11-22T15:35:00Z",
+        resolution=resolution,
+        image="envforge/torch:1.0.1",
+        image_id="sha256:aa",
+        python="/usr/bin/python2.7",
+        base=BaseLock(
+            image="b", image_id="sha256:bb", releases=(), packages_sha256="0", rootfs_sha256="0"
+        ),
+        inputs={},
+        patches=(),
+        database="0",
+        verified=(),
+    )
+
+
+class FakeEngine:
+    """An engine that has one image."""
+
+    def image_id(self, ref):
+        return "sha256:aa" if ref in ("envforge/torch:1.0.1", "sha256:aa") else None
+
+
+def place(written, earlier=None, **request):
+    if written:
+        write_lock(Path("envforge.lock"), written)
+    return _docker_place(RunRequest("toy", **request), earlier, FakeEngine(), ignore)
+
+
+def test_the_lock_says_which_image_python_and_torch():
+    found = place(lock_of(route="cpu"))
+    assert (found.image, found.image_id) == ("envforge/torch:1.0.1", "sha256:aa")
+    assert (found.python, found.torch, found.device) == ("/usr/bin/python2.7", "1.0.1", "cpu")
+
+
+def test_an_image_the_lock_knows_needs_no_probe():
+    for name in ("envforge/torch:1.0.1", "sha256:aa"):
+        assert place(lock_of(), image=name, device="cpu").torch == "1.0.1"
+
+
+def test_a_run_goes_on_in_the_image_it_has_been_in():
+    earlier = RunRecord(
+        id="x", recipe="toy", reference="toy", run_dir="/r", on="docker", image_id="sha256:aa"
+    )
+    assert place(lock_of(), earlier, device="cpu").image_id == "sha256:aa"
+    gone = msgspec.structs.replace(earlier, image_id="sha256:cc")
+    with pytest.raises(RunFailed, match="this engine does not have the image sha256:cc"):
+        place(lock_of(), gone)
+    assert place(lock_of(), gone, device="cpu", lock=Path("envforge.lock")).image_id == "sha256:aa"
+
+
+@pytest.mark.parametrize(
+    ("lock", "request_", "error", "message"),
+    [
+        (None, {}, DocumentError, "there is no envforge.lock"),
+        (lock_of(), {"image": "debian"}, RunFailed, "this engine does not have the image debian"),
+        (lock_of(stage="toolchain"), {}, UsageError, "is a toolchain: it has no torch yet"),
+        (lock_of(route="cpu"), {"device": "gpu"}, HostMismatch, "the image is for the CPU"),
+    ],
+)
+def test_an_image_that_cannot_train_is_refused(lock, request_, error, message):
+    with pytest.raises(error, match=message):
+        place(lock, **request_)
+
+
+def test_an_image_whose_code_runs_on_no_card_of_the_machine_is_refused():
+    k40, h200 = "10de:1024", "10de:2335"
+    _refuse_cards([k40], lock_of())
+    _refuse_cards([h200, k40], lock_of())
+    _refuse_cards(["10de:ffff"], lock_of())
+    _refuse_cards([h200], lock_of(codes=("compute_35",)))
+    with pytest.raises(HostMismatch) as caught:
+        _refuse_cards([h200], lock_of())
+    assert caught.value.what == "envforge/torch:1.0.1 runs on no card of this machine"
+    assert caught.value.because[1] == "the image carries sm_35"
+    assert "compute capability 9.0" in caught.value.because[0]
