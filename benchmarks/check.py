@@ -1,4 +1,4 @@
-"""How long is ``envforge check``, as a whole process, against a Python that does nothing?
+"""Time ``envforge check``, as a whole process, against a Python that does nothing.
 
     python benchmarks/check.py [--rounds 30]
 

@@ -143,5 +143,5 @@ def test_shell_quoting_survives_a_real_shell(text):
 @pytest.mark.parametrize("value", ["a\nb", "a\0b", "\x1b[0m"])
 def test_control_characters_are_refused_everywhere(value):
     for quote in (rendering._shell, rendering._environment, rendering._json, rendering._word):
-        with pytest.raises(ValueError, match="control characters|plain word"):
+        with pytest.raises(ValueError, match=r"control characters|plain word"):
             quote(value)

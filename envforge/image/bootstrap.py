@@ -99,8 +99,9 @@ def ensure_base(
         found = find_base(engine, platform)
         if found is not None:
             return found
-        _check_tools(platform)
+        _check_tool(platform)
         source = find_archive(platform, base.archive, on_event)
+        _check_keyring(platform)
         with store.workspace() as context:
             rootfs = context / "rootfs.tar"
             bootstrap(platform, source, rootfs, log=log, on_event=on_event)
@@ -144,13 +145,16 @@ def _read_releases(labels: Mapping[str, str]) -> tuple[Release, ...]:
     return msgspec.json.decode(labels[f"{_PREFIX}releases"], type=tuple[Release, ...])
 
 
-def _check_tools(platform: Platform) -> None:
+def _check_tool(platform: Platform) -> None:
     if shutil.which("mmdebstrap") is None:
         raise EngineUnavailable(
             "mmdebstrap, which makes base systems, is not installed",
             because=(f"{platform.name} is bootstrapped from its distribution's own archive",),
             hint="sudo apt-get install mmdebstrap   (or add --install-engine)",
         )
+
+
+def _check_keyring(platform: Platform) -> None:
     if not Path(platform.archive.keyring).is_file():
         raise SourceError(
             f"the keys that sign {platform.distribution}'s archive are not on this machine",
