@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 import re
+import shutil
 import signal
 import struct
 import zlib
+from functools import cache
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from conftest import Canary, Outcome
@@ -140,26 +143,40 @@ def picture_size(path: Path) -> tuple[int, int]:
     return width, height
 
 
+@pytest.fixture(scope="module")
+def planted(canary: Canary, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Outcome]:
+    """The outcome of a run on a torch with a fault; each is run once."""
+
+    @cache
+    def run(fault: str) -> Outcome:
+        # Every fifth step: step 20 would be saved if its loss were not looked at first.
+        folder = tmp_path_factory.mktemp(fault)
+        return canary.run(folder, "--checkpoint-every", "5", fault=fault)
+
+    return run
+
+
 @pytest.mark.parametrize("fault", FOUND_BY)
 def test_a_planted_fault_is_found_by_the_check_that_fits(
-    fault: str, canary: Canary, tmp_path: Path
+    fault: str, planted: Callable[[str], Outcome]
 ) -> None:
-    outcome = canary.run(tmp_path, "--checkpoint-every", "10", fault=fault)
+    outcome = planted(fault)
     assert outcome.failed == FOUND_BY[fault]
     assert outcome.lines[-1] == f"canary: failed ({', '.join(FOUND_BY[fault])})"
     assert outcome.exit_code == (3 if fault == "nan-at-step-20" else 1)
     assert outcome.record["passed"] is False
 
 
-def test_nothing_is_trained_on_arithmetic_known_to_be_wrong(canary: Canary, tmp_path: Path) -> None:
-    outcome = canary.run(tmp_path, fault="swapped-channels")
+def test_nothing_is_trained_on_arithmetic_known_to_be_wrong(
+    planted: Callable[[str], Outcome],
+) -> None:
+    outcome = planted("swapped-channels")
     assert [each["name"] for each in outcome.record["checks"]] == BEFORE_TRAINING
     assert not any(line.startswith("step: ") for line in outcome.lines)
 
 
-def test_no_checkpoint_is_saved_after_a_nan(canary: Canary, tmp_path: Path) -> None:
-    # Every fifth step: step 20 would be saved if its loss were not looked at first.
-    outcome = canary.run(tmp_path, "--checkpoint-every", "5", fault="nan-at-step-20")
+def test_no_checkpoint_is_saved_after_a_nan(planted: Callable[[str], Outcome]) -> None:
+    outcome = planted("nan-at-step-20")
     assert words(outcome, "losses-finite") == "loss_g is nan at step 20"
     assert outcome.checkpoints == ["step-000010.pth", "step-000015.pth"]
 
@@ -251,12 +268,21 @@ def test_one_turned_bit_in_a_checkpoint_is_found(canary: Canary, damaged: Path) 
 
 
 def test_a_checkpoint_of_other_settings_is_refused(canary: Canary, short_run: Outcome) -> None:
-    outcome = canary.run(short_run.run_dir, "--seed", "7", "--batch-size", "2")
+    outcome = canary.run(short_run.run_dir, "--seed", "7", "--image-size", "64")
     assert outcome.exit_code == 4
     assert outcome.lines[0] == (
         "check: checkpoint-usable failed  checkpoints/step-000004.pth belongs to a run with "
-        "batch_size 4, seed 1"
+        "image_size 32, seed 1"
     )
+
+
+def test_a_run_that_did_not_fit_goes_on_with_smaller_batches(
+    canary: Canary, short_run: Outcome, tmp_path: Path
+) -> None:
+    shutil.copytree(short_run.run_dir, tmp_path, dirs_exist_ok=True)
+    outcome = canary.run(tmp_path, "--steps", "6", "--batch-size", "2")
+    assert outcome.lines[0] == "resumed: checkpoints/step-000004.pth at step 4"
+    assert outcome.checkpoints == ["step-000004.pth", "step-000006.pth"]
 
 
 def test_a_finished_run_is_verified_again_without_training(
