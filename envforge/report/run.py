@@ -70,8 +70,18 @@ def _place(event: Event) -> str:
 
 def metric_text(event: Event) -> str:
     """``loss_g 1.2345  loss_d 0.6789  8.1 steps/s  34 s left``."""
+    return "  ".join(part for part in (losses_text(event), pace_text(event)) if part)
+
+
+def losses_text(event: Event) -> str:
+    """``loss_g 1.2345  loss_d 0.6789``."""
+    return "  ".join(f"{name} {value:.4f}" for name, value in event.numbers if name not in _SPEED)
+
+
+def pace_text(event: Event) -> str:
+    """``8.1 steps/s  34 s left``, as far as it is known."""
     known = dict(event.numbers)
-    parts = [f"{name} {value:.4f}" for name, value in known.items() if name not in _SPEED]
+    parts = []
     if "seconds_per_step" in known:
         parts.append(speed_text(known["seconds_per_step"]))
     if "left_s" in known:
@@ -107,11 +117,14 @@ def _live(stream: TextIO, *, verbose: bool) -> Iterator[OnEvent]:
     console = Console(file=stream, highlight=False)
     columns = (
         TextColumn("{task.fields[place]}", markup=False),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=16),
+        TextColumn("{task.fields[pace]}", markup=False),
+        # what does not fit is cut: the losses stand in the log, the time left only here
         TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, ratio=1)),
     )
-    with Progress(*columns, console=console, transient=True, expand=True) as shown:
-        task = shown.add_task("", total=None, place="")
+    shown = Progress(*columns, console=console, transient=True, expand=True, refresh_per_second=4)
+    with shown:
+        task = shown.add_task("", total=None, place="", pace="")
 
         def on_event(event: Event) -> None:
             if event.kind == "metric":
@@ -119,8 +132,9 @@ def _live(stream: TextIO, *, verbose: bool) -> Iterator[OnEvent]:
                     task,
                     total=event.total or None,
                     completed=event.done,
-                    description=metric_text(event),
+                    description=losses_text(event),
                     place=_place(event),
+                    pace=pace_text(event),
                 )
             elif event.kind != "log" or verbose:
                 style = "yellow" if event.kind == "warning" else None
@@ -135,7 +149,8 @@ def outcome_text(record: RunRecord) -> str:
     lines = [click.style(_headline(record), bold=True)]
     lines += _check_lines(record)
     lines += [f"  ! {fact}" for fact in last.because]
-    lines += [f"  {name:<11} {text}" for name, text in _loss_rows(last)]
+    trained = next((each for each in reversed(record.attempts) if each.losses), last)
+    lines += [f"  {name:<11} {text}" for name, text in _loss_rows(trained)]
     lines.append(f"  {'torch':<11} {record.torch} of {record.image or record.python}")
     lines.append(f"  {'run':<11} {record.run_dir}")
     lines.append(f"  {'':<11} {'  '.join(_files(record))}")
