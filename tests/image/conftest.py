@@ -15,7 +15,8 @@ from envforge.image.engine import Build, Engine
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from image_parts import PrivateEngine, make_context, private_engine
+import image_parts
+from image_parts import ArchiveSite, PrivateEngine, make_context, private_engine
 
 
 @pytest.fixture(scope="session")
@@ -45,3 +46,10 @@ def own_engine() -> Iterator[PrivateEngine]:
         # docker-py leaks a socket for every connection that a killed engine refuses.
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()
+
+
+@pytest.fixture
+def archive_site(tmp_path: Path) -> Iterator[ArchiveSite]:
+    """A distribution's archive of our own, to be faulty."""
+    with image_parts.archive_site(tmp_path / "site") as site:
+        yield site

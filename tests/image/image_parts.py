@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import shutil
+import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import psutil
 
+from envforge.capability.models import Platform
 from envforge.errors import EngineUnavailable
 from envforge.events import Event
 from envforge.image.engine import Engine, connect
 from envforge.image.engine.endpoint import find_dockerd
+from envforge.sources.archive import find_archive
+from envforge.sources.download import session
 
 PROGRAMS = ("sh", "sleep", "cat", "id", "head", "tail", "ln", "mkdir", "env", "pwd", "df")
 DOCKERFILE = """\
@@ -137,6 +144,16 @@ class PrivateEngine:
             self._process.wait()
             self._process = None
 
+    def end_detached(self) -> None:
+        """End a daemon that somebody else started through the wrapper."""
+        for pid in processes_with(f"--pidfile={self.folder}/pid"):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                psutil.Process(pid).kill()
+
+    def is_listening(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as caller:
+            return caller.connect_ex(f"{self.folder}/docker.sock") == 0
+
 
 @contextlib.contextmanager
 def private_engine(folder: Path) -> Iterator[PrivateEngine]:
@@ -146,3 +163,38 @@ def private_engine(folder: Path) -> Iterator[PrivateEngine]:
     finally:
         engine.kill()
         shutil.rmtree(folder / "data", ignore_errors=True)
+
+
+class ArchiveSite:
+    """An archive on 127.0.0.1 that has a real suite's signed Release file and nothing else."""
+
+    def __init__(self, root: Path, port: int) -> None:
+        self.address = f"http://127.0.0.1:{port}/debian"
+        self._root = root
+
+    def copy_release(self, platform: Platform, *, change: bool = False) -> str:
+        """Copy the suite's InRelease from where this host finds it; ``change`` one word of it."""
+        address = find_archive(platform).address
+        with session() as opened:
+            data = opened.get(f"{address}/dists/{platform.suite}/InRelease", timeout=60).content
+        path = self._root / "debian/dists" / platform.suite / "InRelease"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(data.replace(b"Origin: Debian", b"Origin: Nobody") if change else data)
+        return self.address
+
+
+@contextlib.contextmanager
+def archive_site(root: Path) -> Iterator[ArchiveSite]:
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    handler = functools.partial(Quiet, directory=str(root))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        try:
+            yield ArchiveSite(root, server.server_port)
+        finally:
+            server.shutdown()
+            thread.join()
