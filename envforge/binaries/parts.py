@@ -95,9 +95,7 @@ def sort_fatbins(content: Content, fatbins: Iterable[Fatbin], file_role: Role) -
     common = _most_common(row.codes for row in seen if row.role == "torch") or _most_common(
         row.codes for row in seen if row.role is None
     )
-    return _parts(
-        (row.role or _second_look(content, row, file_role, common), row.codes) for row in seen
-    )
+    return _parts((_role(content, row, file_role, common), row.codes) for row in seen)
 
 
 def codes_of(fatbin: Fatbin) -> tuple[Code, ...]:
@@ -146,16 +144,24 @@ def _holds_none(content: Content, image: Entry) -> bool:
     return len(whole) >= image.image_size and not names.kernels(whole)
 
 
-def _second_look(content: Content, row: _Seen, file_role: Role, common: frozenset[Code]) -> Role:
-    """Decide where the first names told nothing.
+def _role(content: Content, row: _Seen, file_role: Role, common: frozenset[Code]) -> Role:
+    """Decide whose a fatbin is.
 
     Torch compiles every file for one list, so a fatbin that carries all of it is torch's; it
     could not change the verdict either. Only of the others it matters whose they are.
     """
-    if file_role == "torch" and common and common <= set(row.codes):
+    unnamed = row.role is None
+    if unnamed and file_role == "torch" and common and common <= set(row.codes):
         return "torch"
-    role = role_of_kernels(names.kernels(names.beginning(content, row.image, _SECOND_LOOK)))
-    return role or ("other" if file_role == "torch" else file_role)
+    role = _second_look(content, row) if unnamed else row.role
+    if file_role == "torch":
+        return role or "other"
+    # An extension's own kernels take torch's types as arguments; only a vendor's are not its own.
+    return role if role in VENDOR else file_role
+
+
+def _second_look(content: Content, row: _Seen) -> Role | None:
+    return role_of_kernels(names.kernels(names.beginning(content, row.image, _SECOND_LOOK)))
 
 
 def _linear_algebra(seen: list[_Seen]) -> tuple[Part, ...]:

@@ -132,6 +132,12 @@ def test_unnamed_kernels_with_all_of_torchs_architectures_are_torchs(read):
     assert roles(library) == {"torch": 2, "other": 1}
 
 
+def test_an_extension_owns_all_kernels_but_a_vendors(read):
+    own = [fatbin(sass(75, kernel)) for kernel in (TORCH, FLASH, PLAIN)]
+    library = read(torch(*own, fatbin(sass(35, "volta_gcgemm_32x32_nn"))), "_C.so")
+    assert roles(library) == {"extension": 3, "cublas": 1}
+
+
 def test_linear_algebra_is_the_most_common_set_of_its_library(read):
     magma = fatbin(sass(37, "_Z12zlascl_upperv"), sass(70, "_Z12zlascl_upperv"))
     cusolver = fatbin(sass(35, "_Z11getrf_panelv"), sass(75, "_Z11getrf_panelv"))
