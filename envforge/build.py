@@ -115,6 +115,7 @@ def build(database: Database, wanted: BuildRequest, on_event: OnEvent) -> Outcom
             image_id = _build_image(engine, prepared, log, on_event)
         verified = verify(engine, image_id, prepared.plan, on_event)
         engine.tag(image_id, prepared.image)
+        engine.remove(_unverified(prepared))
         lock = Lock(
             plan=prepared.context.digest,
             stage=prepared.plan.until,
@@ -197,11 +198,16 @@ def _log(prepared: Prepared) -> Path:
 def _build_image(engine: Engine, prepared: Prepared, log: Path, on_event: OnEvent) -> str:
     wanted = Build(
         context=prepared.folder,
-        tag=f"{prepared.image}-unverified",
+        tag=_unverified(prepared),
         target=prepared.plan.until,
         labels={"envforge.plan": prepared.context.digest},
     )
     return engine.build(wanted, log=log, on_event=on_event)
+
+
+def _unverified(prepared: Prepared) -> str:
+    """The name an image has until it is verified; of a failed one it stays, for a look."""
+    return f"{prepared.image}-unverified"
 
 
 def _base_lock(base: BaseImage) -> BaseLock:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from os.path import commonprefix
 from typing import NamedTuple
 
 from envforge.capability.models import (
@@ -122,11 +123,11 @@ def _choice(device: Device) -> dict[str, str]:
 
 
 def _shown_name(devices: Iterable[Device], key: str) -> str | None:
-    """Spell the name as pci.ids does: the words that all matching names begin with."""
+    """Spell the name as pci.ids does: what all matching names begin with."""
     names = [name for device in devices for name in marketing_names(device.name)]
-    matching = [name.split() for name in names if key in normalise(name)]
-    common = [words[0] for words in zip(*matching, strict=False) if len(set(words)) == 1]
-    return " ".join(common) if key in normalise("".join(common)) else None
+    matching = [name for name in names if key in normalise(name)]
+    common = commonprefix(matching).strip()
+    return common if key in normalise(common) else None
 
 
 def near_names(database: Database, text: str) -> tuple[str, ...]:

@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; return its exit code. Nothing but this function turns errors into text."""
     arguments = sys.argv[1:] if argv is None else argv
     try:
-        code = cli.main(arguments, prog_name="envforge", standalone_mode=False)
+        code = cli.main(arguments, prog_name="envforge", standalone_mode=False, color=_color())
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except click.ClickException as error:
@@ -56,6 +56,13 @@ def main(argv: list[str] | None = None) -> int:
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 -- the last line of defence
         return _fail(_converted(error), as_json="--json" in arguments)
     return code if isinstance(code, int) else 0
+
+
+def _color() -> bool | None:
+    """Read NO_COLOR and FORCE_COLOR (https://no-color.org); None: as the terminal is."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    return True if os.environ.get("FORCE_COLOR") else None
 
 
 def _converted(error: BaseException) -> EnvforgeError:
@@ -73,7 +80,7 @@ def _fail(error: EnvforgeError, *, as_json: bool) -> int:
         from envforge.documents import to_json  # noqa: PLC0415
 
         click.echo(to_json(error_json(error)), nl=False)
-    click.echo(error_text(error), err=True)
+    click.echo(error_text(error), err=True, color=_color())
     return error.exit_code
 
 

@@ -38,7 +38,7 @@ class BuildContext(NamedTuple):
     inputs: dict[str, str]
     """Path in the context -> sha256."""
     digest: str
-    """sha256 over files, inputs and the stage: the identity of the plan."""
+    """sha256 over what is built from: files, hashes of the inputs, stage. The plan's identity."""
     stage: str
     patches: tuple[Patch, ...] = ()
 
@@ -55,9 +55,10 @@ def render(plan: Plan) -> BuildContext:
         files, inputs, patches = _source_files(plan)
     else:
         files, inputs, patches = _wheel_files(plan)
-    files["plan.json"] = documents.to_json(plan.resolution).encode()
     files["inputs.json"] = documents.to_json(inputs).encode()
     digest = _digest(files, plan.until)
+    # For people: its sources and words may be improved without making another plan of it.
+    files["plan.json"] = documents.to_json(plan.resolution).encode()
     return BuildContext(files, inputs, digest, plan.until, patches)
 
 

@@ -14,7 +14,7 @@ from envforge.binaries.library import Library, list_code, read_library
 from envforge.binaries.verdict import verdict
 from envforge.errors import VerificationFailed
 from envforge.events import Event, OnEvent
-from envforge.image.engine import Answer, Container, Engine, Launch, Mount
+from envforge.image.engine import Answer, Container, Engine, Image, Launch, Mount
 from envforge.image.lock import CheckLock
 from envforge.image.plan import Plan
 from envforge.image.render import arch_list
@@ -28,6 +28,7 @@ _USER = "1000:1000"
 
 class _Subject(NamedTuple):
     plan: Plan
+    image: Image | None
     container: Container
     host: Any
     """testinfra's view of the container: files, users, packages."""
@@ -54,7 +55,7 @@ def verify(engine: Engine, image: str, plan: Plan, on_event: OnEvent) -> tuple[C
         workdir="/tmp",  # noqa: S108 -- inside the container
     )
     with engine.run(launch) as container:
-        subject = _Subject(plan, container, _testinfra(container), {})
+        subject = _Subject(plan, engine.image(image), container, _testinfra(container), {})
         if plan.until != "toolchain":
             subject = subject._replace(probe=_probe(subject))
         return tuple(_checked(name, check, subject, on_event) for name, check in checks.items())
@@ -89,10 +90,13 @@ def _ask(subject: _Subject, *argv: str) -> Answer:
 
 def _unprivileged(subject: _Subject) -> str:
     """The image's own user is envforge, not root."""
-    user = subject.host.user()
-    if user.name != "envforge" or user.uid == 0:
-        raise _failed("the image does not run as the user envforge", f"it runs as {user.name}")
-    return f"{user.name} ({user.uid})"
+    runs_as = subject.image.user if subject.image else ""
+    if runs_as != "envforge":
+        raise _failed("the image does not run as the user envforge", f"it runs as {runs_as!r}")
+    uid = subject.host.user("envforge").uid
+    if uid == 0:
+        raise _failed("the user envforge of the image is root")
+    return f"envforge ({uid})"
 
 
 def _interpreter(subject: _Subject) -> str:

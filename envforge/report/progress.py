@@ -39,10 +39,16 @@ class _Plain:
             self._say(f"{mark} {event.text}")
         elif event.kind == "bytes" and time.monotonic() - self._spoken > _PLAIN_INTERVAL_S:
             self._spoken = time.monotonic()
-            self._say(f"   {event.text} {_share(event)}")
+            self._say(f".. {event.text} {_share(event)}")
 
     def _say(self, line: str) -> None:
-        print(line, file=self._stream, flush=True)
+        print(shorten(line), file=self._stream, flush=True)
+
+
+def shorten(text: str, width: int = 110) -> str:
+    """Fold a command of many lines into one line that fits; the log has it whole."""
+    line = " ".join(text.split())
+    return line if len(line) <= width else f"{line[: width - 1]}…"
 
 
 def _share(event: Event) -> str:
@@ -63,11 +69,11 @@ def _live(stream: TextIO) -> Iterator[OnEvent]:
         def on_event(event: Event) -> None:
             nonlocal step
             if event.kind == "step":
-                step = event.text
+                step = shorten(event.text, console.width - 4)
                 console.print(f"[bold]→[/] {escape(step)}")
                 status.update(escape(step))
             elif event.kind == "done":
-                console.print(f"[green]✓[/] {escape(event.text)}")
+                console.print(f"[green]✓[/] {escape(shorten(event.text, console.width - 4))}")
             elif event.kind == "warning":
                 console.print(f"[yellow]![/] {escape(event.text)}")
             elif event.kind == "bytes":

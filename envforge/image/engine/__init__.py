@@ -51,6 +51,8 @@ class Image(NamedTuple):
     id: str
     labels: Mapping[str, str]
     size_bytes: int
+    user: str
+    """Who its containers run as unless told otherwise; empty: root."""
 
 
 class Mount(NamedTuple):
@@ -150,7 +152,8 @@ class Engine:
                 found = self._client.images.get(ref)
             except docker.errors.ImageNotFound:
                 return None
-        return Image(str(found.id), found.labels, int(found.attrs["Size"]))
+        user = str(found.attrs["Config"].get("User") or "")
+        return Image(str(found.id), found.labels, int(found.attrs["Size"]), user)
 
     def image_id(self, ref: str) -> str | None:
         """Return an image's id, or None where the engine does not have it."""
