@@ -47,7 +47,9 @@ def stop_requests() -> Iterator[StopRequests]:
     def take(number: int, _frame: FrameType | None) -> None:
         requests.add(number)
 
-    before = {number: signal.getsignal(number) for number in _ASKING}
+    found = {number: signal.getsignal(number) for number in _ASKING}
+    # None: a handler of C code that embeds this Python, which Python could not put back
+    before = {number: handler for number, handler in found.items() if handler is not None}
     try:
         for number, handler in before.items():
             if handler is not signal.SIG_IGN:
