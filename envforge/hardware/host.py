@@ -4,40 +4,104 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+from envforge.hardware.files import link_name, text_of, there_is
+
+DriverLayer = Literal["ENVFORGE_DRIVER", "sysfs", "proc", "nvml", "nvidia-smi"]
 
 _VERSION = re.compile(r"\d+(?:\.\d+)+")
+_OS_RELEASE = re.compile(r'^(ID|VERSION_ID)="?([^"\n]*)"?$', re.MULTILINE)
+_LIBRARY_FOLDERS = (
+    "usr/lib/x86_64-linux-gnu",
+    "usr/lib/aarch64-linux-gnu",
+    "usr/lib64",
+    "usr/lib",
+    "usr/local/nvidia/lib64",
+)
 
 
 class Host(NamedTuple):
     """Facts of this machine; None where they cannot be read."""
 
     driver: str | None
-    """NVIDIA's kernel module, ``470.256.02``; None where it is not loaded."""
+    """NVIDIA's driver, ``470.256.02``; None where its kernel module is not loaded."""
     kernel: str
     glibc: str | None
     distribution: str | None
     """``debian-12``: as the platforms of the database are called."""
+    driver_detected_by: DriverLayer | None = None
+    driver_flavour: Literal["open", "proprietary"] | None = None
+    """Which of the two kernel modules is loaded; the open one serves Turing and newer only."""
+    driver_library: str | None = None
+    """The driver's user-space half (libcuda), which must be of the same version."""
+    container: str | None = None
+    """``docker``, ``podman``, ``apptainer`` … where this runs inside one."""
+    container_toolkit: str | None = None
+    """NVIDIA's, by the version of libnvidia-container."""
+    wsl: bool = False
+    """Windows Subsystem for Linux: the driver is the Windows one, numbered as on Windows."""
 
 
-def read_host(root: Path = Path("/")) -> Host:
+def read_host(root: Path = Path("/"), environ: Mapping[str, str] = os.environ) -> Host:
     """Read the facts of this machine; ``ENVFORGE_DRIVER`` overrides the driver."""
+    driver, layer = _driver(root, environ)
+    cuda = _libraries(root, "libcuda")
+    kernel = text_of(root / "proc/sys/kernel/osrelease") or os.uname().release
     return Host(
-        driver=os.environ.get("ENVFORGE_DRIVER") or _driver(root),
-        kernel=os.uname().release,
+        driver=driver,
+        kernel=kernel,
         glibc=_glibc(),
         distribution=_distribution(root),
+        driver_detected_by=layer,
+        driver_flavour=_flavour(root),
+        driver_library=driver if driver in cuda else next(iter(cuda), None),
+        container=_container(root, environ),
+        container_toolkit=next(iter(_libraries(root, "libnvidia-container")), None),
+        wsl=there_is(root / "dev/dxg") and "microsoft" in kernel.lower(),
     )
 
 
-def _driver(root: Path) -> str | None:
+def _driver(root: Path, environ: Mapping[str, str]) -> tuple[str, DriverLayer] | tuple[None, None]:
     """``/sys/module`` exists for every loaded module; ``/proc`` is what old drivers have."""
-    for name in ("sys/module/nvidia/version", "proc/driver/nvidia/version"):
-        match = _VERSION.search(_text(root / name))
-        if match:
-            return match[0]
-    return None
+    if named := environ.get("ENVFORGE_DRIVER"):
+        return named, "ENVFORGE_DRIVER"
+    if match := _VERSION.search(text_of(root / "sys/module/nvidia/version")):
+        return match[0], "sysfs"
+    if match := _VERSION.search(text_of(root / "proc/driver/nvidia/version")):
+        return match[0], "proc"
+    return None, None
+
+
+def _flavour(root: Path) -> Literal["open", "proprietary"] | None:
+    """``NVIDIA UNIX Open Kernel Module for x86_64  580.159.04``; the other has no *Open*."""
+    line = text_of(root / "proc/driver/nvidia/version").partition("\n")[0]
+    if "Kernel Module" not in line:
+        return None
+    return "open" if "Open Kernel Module" in line else "proprietary"
+
+
+def _libraries(root: Path, name: str) -> list[str]:
+    """Versions of an installed library, by the files that its soname links end at."""
+    links = [root / folder / f"{name}.so.1" for folder in _LIBRARY_FOLDERS]
+    ends = [os.path.realpath(link) for link in links if link_name(link)]
+    found = [_VERSION.search(end.rpartition(".so.")[2]) for end in ends]
+    return [match[0] for match in found if match]
+
+
+def _container(root: Path, environ: Mapping[str, str]) -> str | None:
+    """The marks that engines leave: there is no one way to ask the kernel."""
+    if environ.get("APPTAINER_CONTAINER") or environ.get("SINGULARITY_CONTAINER"):
+        return "apptainer"
+    if there_is(root / "run/.containerenv"):
+        return "podman"
+    if there_is(root / ".dockerenv"):
+        return "docker"
+    if "KUBERNETES_SERVICE_HOST" in environ:
+        return "kubernetes"
+    return environ.get("container") or None
 
 
 def _glibc() -> str | None:
@@ -49,14 +113,5 @@ def _glibc() -> str | None:
 
 
 def _distribution(root: Path) -> str | None:
-    fields = dict(
-        re.findall(r'^(ID|VERSION_ID)="?([^"\n]*)"?$', _text(root / "etc/os-release"), re.MULTILINE)
-    )
+    fields = dict(_OS_RELEASE.findall(text_of(root / "etc/os-release")))
     return f"{fields['ID']}-{fields['VERSION_ID']}" if len(fields) == 2 else None  # noqa: PLR2004
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import NamedTuple
+
+from envforge.hardware.files import link_name, names_in, text_of, there_is
 
 _NVIDIA = "0x10de"
 _GPU_CLASSES = ("0x0300", "0x0302")
 """VGA and 3D controllers: a card's audio, USB and bridge functions carry the vendor id too."""
+_ID = re.compile(r"0x([0-9a-f]{4})\Z")
+_ADDRESS = re.compile(r"([0-9a-f]+):([0-9a-f]{2}):([0-9a-f]{2})\.([0-7])\Z")
 
 
 class PciGpu(NamedTuple):
@@ -15,27 +20,63 @@ class PciGpu(NamedTuple):
 
     address: str
     id: str
+    driver: str | None = None
+    """The kernel driver that holds it: ``nvidia``, ``nouveau``, ``vfio-pci``."""
+
+
+class PciScan(NamedTuple):
+    """One pass over the bus."""
+
+    gpus: list[PciGpu]
+    """In bus order."""
+    virtual: int
+    """How many virtual functions were left out.
+
+    On the host of a vGPU they are slices of a card that is listed itself, with the same device id;
+    ``physfn`` points to it. A guest has no such link: there the slice is the card.
+    """
+
+
+def scan(sys: Path = Path("/sys")) -> PciScan:
+    """List NVIDIA's GPU functions; empty where sysfs has no PCI bus."""
+    folder = sys / "bus/pci/devices"
+    found = [gpu for name in names_in(folder) if (gpu := _gpu(folder / name)) is not None]
+    real = [gpu for gpu in found if not there_is(folder / gpu.address / "physfn")]
+    real.sort(key=lambda gpu: bus_order(gpu.address))
+    return PciScan(real, len(found) - len(real))
 
 
 def find_gpus(sys: Path = Path("/sys")) -> list[PciGpu]:
     """List NVIDIA's GPU functions, in bus order; empty where sysfs has no PCI bus."""
-    try:
-        functions = sorted((sys / "bus/pci/devices").iterdir())
-    except OSError:
-        return []
-    return [gpu for function in functions if (gpu := _gpu(function)) is not None]
+    return scan(sys).gpus
 
 
 def _gpu(function: Path) -> PciGpu | None:
-    if _attribute(function / "vendor") != _NVIDIA:
+    if text_of(function / "vendor").lower() != _NVIDIA:
         return None
-    if not _attribute(function / "class").startswith(_GPU_CLASSES):
+    if not text_of(function / "class").lower().startswith(_GPU_CLASSES):
         return None
-    return PciGpu(function.name, f"10de:{_attribute(function / 'device').removeprefix('0x')}")
+    match = _ID.match(text_of(function / "device").lower())
+    return (
+        PciGpu(function.name, f"10de:{match[1]}", link_name(function / "driver")) if match else None
+    )
 
 
-def _attribute(path: Path) -> str:
-    try:
-        return path.read_text(encoding="ascii").strip().lower()
-    except (OSError, UnicodeDecodeError):
-        return ""
+def bus_order(address: str | None) -> tuple[int, ...]:
+    """Sort key of an address: a domain may have more than four digits, so text does not sort."""
+    match = _ADDRESS.match(address or "")
+    return tuple(int(part, 16) for part in match.groups()) if match else ()
+
+
+def normal_address(text: str) -> str | None:
+    """Spell ``00000000:0B:00.0`` of NVML and nvidia-smi as sysfs does; None for another form."""
+    match = _ADDRESS.match(text.strip().lower())
+    if match is None:
+        return None
+    return f"{int(match[1], 16):04x}:{match[2]}:{match[3]}.{match[4]}"
+
+
+def pci_id_of(number: int) -> str | None:
+    """``10de:2335`` of NVML's and nvidia-smi's ``0x233510DE``; None for another vendor."""
+    vendor = f"{number & 0xFFFF:04x}"
+    return f"{vendor}:{number >> 16 & 0xFFFF:04x}" if f"0x{vendor}" == _NVIDIA else None

@@ -1,0 +1,46 @@
+"""The GPU inside a Jetson: no PCI function, but the board's device tree names its chip."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from envforge.hardware.files import text_of
+from envforge.values import ComputeCapability
+
+_COMPATIBLE = re.compile(r"nvidia,(tegra[0-9]+)\Z")
+
+# Compatible strings: Documentation/devicetree/bindings/arm/tegra.yaml of Linux; tegra264 as read on
+# a Thor kit (https://github.com/rbonghi/jetson_stats/issues/711).
+# Capabilities: https://developer.nvidia.com/cuda-gpus and /cuda-legacy-gpus beside it; 7.2 for
+# Xavier: pkgs/development/cuda-modules of NixOS.
+CAPABILITIES = {
+    "tegra124": ComputeCapability(3, 2),  # K1: Jetson TK1
+    "tegra132": ComputeCapability(3, 2),  # K1 with 64 bits: the same GK20A
+    "tegra210": ComputeCapability(5, 3),  # X1: Jetson TX1, Nano
+    "tegra186": ComputeCapability(6, 2),  # X2: Jetson TX2
+    "tegra194": ComputeCapability(7, 2),  # Xavier
+    "tegra234": ComputeCapability(8, 7),  # Orin
+    "tegra264": ComputeCapability(11, 0),  # Thor; toolkits before 13.0 call it 10.1
+}
+WITHOUT_CUDA = frozenset({"tegra20", "tegra30", "tegra114"})
+
+
+class TegraGpu(NamedTuple):
+    """The GPU of a Tegra board; ``compute_capability`` is None for a chip that is not known."""
+
+    chip: str
+    name: str
+    compute_capability: ComputeCapability | None
+
+
+def find_tegra(root: Path) -> TegraGpu | None:
+    """Identify the board by ``/proc/device-tree``; None on anything but a Tegra with CUDA."""
+    tree = root / "proc/device-tree"
+    words = text_of(tree / "compatible").split("\0")
+    chips = [match[1] for word in words if (match := _COMPATIBLE.match(word))]
+    if not chips or chips[0] in WITHOUT_CUDA:
+        return None
+    name = text_of(tree / "model").rstrip("\0").strip() or chips[0]
+    return TegraGpu(chips[0], name, CAPABILITIES.get(chips[0]))
