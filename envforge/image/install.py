@@ -123,11 +123,15 @@ def root_prefix() -> tuple[str, ...]:
 
 
 def _known(package: str) -> bool:
-    """Tell whether the archive has a package of this name."""
+    """Tell whether apt could install it; ``apt-cache show`` also knows names only referred to."""
     answer = subprocess.run(
-        ["apt-cache", "show", "--no-all-versions", package], capture_output=True, check=False
+        ["apt-cache", "policy", package],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "LC_ALL": "C.UTF-8"},
     )
-    return answer.returncode == 0
+    return "Candidate: " in answer.stdout and "Candidate: (none)" not in answer.stdout
 
 
 def _run_as_root(argv: Sequence[str], on_event: OnEvent) -> None:
@@ -215,9 +219,11 @@ def await_answer(log: Path | None) -> None:
 
 
 def _tail(log: Path | None) -> tuple[str, ...]:
+    """Return the end of dockerd's log without its chatter, which buries the one line that counts."""
     if log is None or not log.is_file():
         return ()
-    return tuple(log.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL_LINES:])
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    return tuple(line for line in lines if line and "level=info" not in line)[-_TAIL_LINES:]
 
 
 def _did_not_start(said: tuple[str, ...], log: Path | None) -> EngineUnavailable:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import re
@@ -43,23 +44,28 @@ class Pip(NamedTuple):
 
 def find_pip() -> Pip:
     """Find a pip: this interpreter's, else one on PATH. SourceError where there is none."""
-    tried = []
-    for argv in _candidates():
-        tried.append(" ".join(argv))
-        try:
-            answer = subprocess.run(
-                [*argv, "--version"], capture_output=True, text=True, timeout=60, check=False
-            )
-        except (OSError, subprocess.TimeoutExpired):
-            continue
-        match = re.match(r"pip (\d[\w.]*)", answer.stdout)
-        if answer.returncode == 0 and match:
-            return Pip(argv, Version(match[1]))
+    tried = _candidates()
+    for argv in tried:
+        version = _version_of(argv)
+        if version is not None:
+            return Pip(argv, version)
     raise SourceError(
         "no pip to fetch wheels with",
-        because=tuple(f"tried: {line}" for line in tried) or ("nothing on PATH",),
+        because=tuple(f"tried: {' '.join(argv)}" for argv in tried) or ("nothing on PATH",),
         hint=f"{sys.executable} -m ensurepip --upgrade   (or: sudo apt-get install python3-pip)",
     )
+
+
+@functools.cache
+def _version_of(argv: tuple[str, ...]) -> Version | None:
+    try:
+        answer = subprocess.run(
+            [*argv, "--version"], capture_output=True, text=True, timeout=60, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    match = re.match(r"pip (\d[\w.]*)", answer.stdout)
+    return Version(match[1]) if answer.returncode == 0 and match else None
 
 
 def _candidates() -> list[tuple[str, ...]]:
