@@ -102,11 +102,12 @@ def _by_index(
     if not chosen:
         return Visible(_flags(candidates, set()), _hidden(facts))
     findings = _ignored(facts, ignored)
-    ordered = order == "PCI_BUS_ID" and not any(card.mig for card in candidates)
+    mig = any(card.mig for card in candidates)
+    ordered = order == "PCI_BUS_ID" and not mig
     if ordered or len(chosen) == count:
         return Visible(_flags(candidates, chosen), findings)
     unknown = {**facts, "selected": str(len(chosen)), "cards": str(count)}
-    unknown["order"] = order or "FASTEST_FIRST"
+    unknown["order"] = "MIG" if mig else order or "FASTEST_FIRST"
     return Visible((None,) * count, (*findings, Finding("visible-order-unknown", None, unknown)))
 
 
@@ -138,7 +139,9 @@ def _by_mig(
     first, *others = selection.entries
     findings = _ignored(facts, ",".join([*others, *filter(None, [selection.ignored])]))
     if match := _MIG_OF_CARD.match(first):
-        return Visible(tuple(card.uuid == match[1] for card in candidates), findings)
+        fits = {n for n, card in enumerate(candidates) if card.uuid == match[1]}
+        nameless = {n for n, card in enumerate(candidates) if card.uuid is None and not fits}
+        return Visible(_flags(candidates, fits, unsure=nameless), findings)
     possible = {n for n, card in enumerate(candidates) if card.mig is not False}
     sure = {n for n in possible if candidates[n].mig}
     if len(candidates) == 1 or (possible == sure and len(sure) == 1):

@@ -1,0 +1,135 @@
+"""Does this machine serve this card? Driver, kernel and container toolkit against the card.
+
+Pure: what was detected goes in with the database's rows, findings come out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from envforge.capability.models import Architecture, DriverBranch, parse_range
+from envforge.hardware.cards import DetectedGpu
+from envforge.hardware.finding import Finding
+from envforge.hardware.host import Host
+from envforge.hardware.limits import (
+    CONTAINER_TOOLKIT_FLOOR,
+    KERNEL_LIMITS,
+    OPEN_MODULE_FROM,
+    PROPRIETARY_MODULE_BELOW,
+    CapabilityBound,
+)
+from envforge.values import ComputeCapability, version_key
+
+_VERSION = re.compile(r"\d+(?:\.\d+)*")
+
+
+def judge_card(
+    card: DetectedGpu, architecture: Architecture, host: Host, drivers: Sequence[DriverBranch]
+) -> tuple[Finding, ...]:
+    """Judge one card of this machine; a Jetson's driver comes with its board's own release."""
+    if architecture.tegra or card.detected_by == "device-tree":
+        return ()
+    return (
+        *_branch(card, architecture, host, drivers),
+        *_module(card, architecture, host),
+        *_kernel(card, architecture, host),
+    )
+
+
+def judge_host(host: Host) -> tuple[Finding, ...]:
+    """Judge what is the same for every card: NVIDIA's container toolkit against the driver."""
+    driver, floor = _key(host.driver), CONTAINER_TOOLKIT_FLOOR
+    if driver is None or host.container_toolkit is None or driver >= version_key(floor.driver):
+        return ()
+    facts = {
+        "toolkit": host.container_toolkit,
+        "driver": str(host.driver),
+        "needs": floor.driver,
+        "source": floor.source,
+    }
+    return (Finding("toolkit-needs-newer-driver", None, facts),)
+
+
+def is_served(card: DetectedGpu, host: Host) -> bool:
+    """Tell whether the loaded driver holds the card: the kernel's word beats every table.
+
+    Not for a driver that ``ENVFORGE_DRIVER`` only supposes. On Windows branches are numbered
+    otherwise (581.x belongs to 580), but there a card is known by its driver alone.
+    """
+    if host.driver_detected_by == "ENVFORGE_DRIVER":
+        return False
+    return card.driver_bound == "nvidia" or card.detected_by in ("nvml", "nvidia-smi")
+
+
+def _branch(
+    card: DetectedGpu, architecture: Architecture, host: Host, drivers: Sequence[DriverBranch]
+) -> Iterator[Finding]:
+    driver, last = _key(host.driver), architecture.last_driver_branch
+    if driver is None or is_served(card, host):
+        return
+    facts = {"driver": str(host.driver), "source": architecture.source}
+    if last is not None and driver[0] > version_key(last)[0]:
+        yield Finding("driver-too-new", card.address, {**facts, "last_branch": last})
+    first = first_branch(architecture, drivers)
+    if first is not None and driver[0] < version_key(first)[0]:
+        yield Finding("driver-too-old", card.address, {**facts, "first_branch": first})
+
+
+def first_branch(architecture: Architecture, drivers: Sequence[DriverBranch]) -> str | None:
+    """Derive the first branch that knows the card: that of the first toolkit which compiles for it.
+
+    None where the range has no lower bound, or no branch of the database is that new.
+    """
+    lower = parse_range(architecture.cuda).lower
+    fitting = [row.branch for row in drivers if lower and version_key(row.cuda_max) >= lower[:2]]
+    return min(fitting, key=version_key, default=None)
+
+
+def _module(card: DetectedGpu, architecture: Architecture, host: Host) -> Iterator[Finding]:
+    """The open kernel module and the proprietary one do not serve the same cards."""
+    capability = ComputeCapability.parse(architecture.compute_capability)
+    if is_served(card, host):
+        return
+    if host.driver_flavour == "open" and capability < OPEN_MODULE_FROM.capability:
+        facts = _bound(capability, OPEN_MODULE_FROM)
+        yield Finding("open-module-too-old-card", card.address, facts)
+    if host.driver_flavour == "proprietary" and capability >= PROPRIETARY_MODULE_BELOW.capability:
+        facts = _bound(capability, PROPRIETARY_MODULE_BELOW)
+        yield Finding("proprietary-module-too-new-card", card.address, facts)
+
+
+def _bound(capability: ComputeCapability, bound: CapabilityBound) -> dict[str, str]:
+    return {
+        "compute_capability": str(capability),
+        "bound": str(bound.capability),
+        "source": bound.source,
+    }
+
+
+def _kernel(card: DetectedGpu, architecture: Architecture, host: Host) -> Iterator[Finding]:
+    """Only a card without its driver is warned: one that is served proves that it compiled."""
+    kernel, last = _key(host.kernel), architecture.last_driver_branch
+    limit = next((row for row in KERNEL_LIMITS if row.branch == last), None)
+    if limit is None or kernel is None or host.wsl or card.driver_bound == "nvidia":
+        return
+    if kernel[:2] < version_key(limit.fails_from):
+        return
+    patched = kernel[:2] <= version_key(limit.patched_through)
+    yield Finding(
+        "kernel-needs-patched-driver" if patched else "kernel-too-new-for-driver",
+        card.address,
+        {
+            "kernel": host.kernel,
+            "branch": limit.branch,
+            "fails_from": limit.fails_from,
+            "patched_through": limit.patched_through,
+            "source": limit.source,
+        },
+    )
+
+
+def _key(text: str | None) -> tuple[int, ...] | None:
+    """The version that a text begins with: ``6.12.7_1`` of a kernel, ``470.256.02`` of a driver."""
+    match = _VERSION.match(text or "")
+    return version_key(match[0]) if match else None
