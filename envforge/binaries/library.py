@@ -17,6 +17,7 @@ from envforge.binaries.content import Content, open_content
 from envforge.binaries.fatbin import Defect, Entry, Fatbin, count, walk
 from envforge.binaries.parts import Part, sort_fatbins
 from envforge.binaries.role import Role, role_of_file
+from envforge.values import DeviceCode
 
 FATBIN_SECTIONS = (".nv_fatbin", "__nv_relfatbin", ".cask_resource")
 """Executable images, relocatable ones (``-rdc``), and NVIDIA's extra ones, which cuobjdump does
@@ -49,6 +50,20 @@ class Library(msgspec.Struct, frozen=True, kw_only=True):
     def own(self) -> Part | None:
         """The kernels the file exists for: torch's own, an extension's own, a vendor's own."""
         return next((part for part in self.parts if part.role == self.role), None)
+
+    @property
+    def sass(self) -> tuple[DeviceCode, ...]:
+        """The SASS that its own kernels carry throughout."""
+        return self._carried("sm")
+
+    @property
+    def ptx(self) -> tuple[DeviceCode, ...]:
+        """The PTX that its own kernels carry throughout."""
+        return self._carried("compute")
+
+    def _carried(self, kind: str) -> tuple[DeviceCode, ...]:
+        codes = () if self.own is None else self.own.carried()
+        return tuple(code for code in codes if code.kind == kind)
 
     @property
     def counts(self) -> dict[str, int]:

@@ -56,7 +56,7 @@ they are judged by the union; everybody else's fatbin holds all architectures of
 _FILES: tuple[tuple[str, Role], ...] = (
     (r"libtorch_cuda_linalg", "linear-algebra"),
     (r"libtorch_nvshmem|libnvshmem", "nvshmem"),
-    (r"lib(?:torch|caffe2|c10|ATen|THC)", "torch"),
+    (r"lib(?:torch(?:_\w+)?|caffe2\w*|c10\w*|ATen\w*|THC\w*)[-.]", "torch"),
     (r"libcudnn", "cudnn"),
     (r"libcublas|libnvblas", "cublas"),
     (r"libcufft", "cufft"),
@@ -66,7 +66,7 @@ _FILES: tuple[tuple[str, Role], ...] = (
     (r"libcurand", "curand"),
     (r"libmagma", "magma"),
     (r"libnccl", "nccl"),
-    (r"lib(?:cu|nv|npp)", "nvidia"),
+    (r"lib(?:cudart|cudadevrt|cupti|cufile|npp\w*|nvrtc|nvJitLink|nvjpeg|nvToolsExt)", "nvidia"),
 )
 
 _KERNELS: tuple[tuple[bytes, Role], ...] = (

@@ -10,7 +10,7 @@ from envforge.binaries.fatbin import PtxVersion
 from envforge.binaries.library import Library
 from envforge.binaries.parts import NEARLY_ALL, Code, Part
 from envforge.binaries.role import OPTIONAL, VENDOR, Role
-from envforge.values import ComputeCapability, Support, best_support
+from envforge.values import ComputeCapability, DeviceCode, Support, best_support
 
 STRAYS = 0.05
 """Up to this share of a part's fatbins is no support at all: 1 of 33 fatbins of torch 2.15's
@@ -61,6 +61,36 @@ def verdict(libraries: Library | Iterable[Library], card: ComputeCapability) -> 
         missing=missing,
         ptx_version=max(versions, default=None),
     )
+
+
+class Lack(msgspec.Struct, frozen=True, kw_only=True):
+    """A library built by us whose kernels of one role lack architectures they were to have."""
+
+    path: str
+    role: Role
+    codes: tuple[DeviceCode, ...]
+
+
+def find_lacks(
+    libraries: Library | Iterable[Library], wanted: Iterable[DeviceCode]
+) -> tuple[Lack, ...]:
+    """Return what is missing of the architectures a build was asked for, library by library.
+
+    Asked of what the build itself compiles; what a vendor shipped has the vendor's list.
+    """
+    members = [libraries] if isinstance(libraries, Library) else list(libraries)
+    asked = tuple(wanted)
+    lacks = [
+        Lack(
+            path=library.path,
+            role=part.role,
+            codes=tuple(code for code in asked if code not in part.carried()),
+        )
+        for library in members
+        for part in library.parts
+        if part.role not in VENDOR | OPTIONAL
+    ]
+    return tuple(lack for lack in lacks if lack.codes)
 
 
 def _own_role(roles: tuple[RoleVerdict, ...]) -> Role | None:

@@ -82,6 +82,9 @@ def test_a_bare_fatbin_is_read_from_its_start(read):
         ("libcusparseLt.so.0", "cusparselt"),
         ("libnccl.so.2", "nccl"),
         ("libnppc.so.12", "nvidia"),
+        ("libtorch.so.1", "torch"),
+        ("libtorchvision.so", "extension"),
+        ("libcudf.so", "extension"),
         ("_C.cpython-312-x86_64-linux-gnu.so", "extension"),
     ],
 )
@@ -171,6 +174,7 @@ def test_versions_of_ptx_are_listed_once(read):
         torch(*(fatbin(ptx(50, TORCH, version=version)) for version in ((7, 8), (6, 0), (7, 8))))
     )
     assert [str(version) for version in library.own.ptx_versions()] == ["6.0", "7.8"]
+    assert (library.sass, [str(code) for code in library.ptx]) == ((), ["compute_50"])
 
 
 def test_defects_are_told_with_their_place(read):

@@ -4,8 +4,8 @@ import pytest
 from fatbin_writer import elf, fatbin, ptx, sass
 
 from envforge.binaries.library import Library, read_library
-from envforge.binaries.verdict import verdict
-from envforge.values import ComputeCapability
+from envforge.binaries.verdict import find_lacks, verdict
+from envforge.values import ComputeCapability, DeviceCode
 
 TORCH = "_ZN2at6native6kernelEv"
 CUDNN = "_ZN5cudnn6detail6kernelEv"
@@ -78,3 +78,57 @@ def test_linear_algebra_without_the_architecture_makes_torch_partial(library):
         "partial",
         ["linear-algebra"],
     )
+
+
+def test_what_a_build_was_asked_for_and_lacks_is_named(library):
+    torch = library(
+        *[fatbin(sass(35, TORCH), ptx(35, TORCH))] * 2,
+        fatbin(sass(35, TORCH)),
+        fatbin(sass(60, CUDNN)),
+    )
+    wanted = [DeviceCode.parse(text) for text in ("sm_35", "sm_37", "compute_35")]
+    (lack,) = find_lacks(torch, wanted)
+    assert (lack.role, [str(code) for code in lack.codes]) == ("torch", ["sm_37", "compute_35"])
+    assert find_lacks(torch, wanted[:1]) == ()
+
+
+def test_ptx_is_taken_from_the_newest_architecture_the_card_has(library):
+    torch = library(
+        fatbin(ptx(35, TORCH, version=(8, 8)), ptx(50, TORCH, version=(6, 0))),
+        fatbin(ptx(50, TORCH, version=(6, 3))),
+    )
+    assert str(verdict(torch, ComputeCapability(8, 0)).ptx_version) == "6.3"
+    assert verdict(torch, ComputeCapability(3, 5)).support == "partial"
+
+
+def test_nothing_at_all_supports_nothing(library):
+    found = verdict([], ComputeCapability(8, 0))
+    assert (found.support, found.own, found.roles, found.missing) == ("none", "none", (), ())
+    assert support(library(fatbin()), "8.0") == "none"
+
+
+def test_a_package_whose_files_differ_is_partial(library):
+    parts = [
+        library(fatbin(sass(50)), name="libcudnn_engines_precompiled.so.9"),
+        library(fatbin(sass(80)), name="libcudnn_ops.so.9"),
+    ]
+    found = verdict(parts, ComputeCapability(5, 0))
+    assert (found.support, [missing.path[-15:] for missing in found.missing]) == (
+        "partial",
+        ["libcudnn_ops.so.9"[-15:]],
+    )
+
+
+def test_what_torch_does_without_lowers_no_verdict(library):
+    torch = library(
+        fatbin(sass(75, TORCH)),
+        fatbin(sass(80, "_ZN13pytorch_flash16flash_fwd_kernelEv")),
+    )
+    sparse = library(fatbin(sass(80)), name="libcusparseLt.so.0")
+    found = verdict([torch, sparse], ComputeCapability(7, 5))
+    assert (found.support, found.missing) == ("native", ())
+    assert {role.role: role.support for role in found.roles} == {
+        "torch": "native",
+        "attention": "none",
+        "cusparselt": "none",
+    }

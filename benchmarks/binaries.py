@@ -1,0 +1,89 @@
+"""How fast the listing of a library is, as a ratio to cuobjdump in the same run.
+
+    python benchmarks/binaries.py libtorch_cuda.so … --cuobjdump /path/to/cuobjdump [--cold]
+
+Ratios, because absolute figures say more about the machine; never asserted in a test. ``--cold``
+drops the file from the page cache before each run with posix_fadvise, which needs no rights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from envforge.binaries.library import list_code, read_library
+
+LISTING = (
+    "import sys; from pathlib import Path; from envforge.binaries.library import list_code; "
+    "print(list_code(Path(sys.argv[1])).counts)"
+)
+
+
+def drop(path: Path) -> None:
+    """Take a file out of the page cache."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def best(work: Callable[[], object], path: Path, *, runs: int, cold: bool) -> float:
+    """Return the shortest of some runs, in seconds."""
+    shortest = float("inf")
+    for _ in range(runs):
+        if cold:
+            drop(path)
+        start = time.perf_counter()
+        work()
+        shortest = min(shortest, time.perf_counter() - start)
+    return shortest
+
+
+def run(*command: str | Path) -> None:
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+def measure(path: Path, cuobjdump: str, *, cold: bool) -> tuple[float, float, float, float]:
+    """Return seconds: cuobjdump's two listings, ours as a process, in process, with roles."""
+
+    def listings() -> None:
+        run(cuobjdump, "-all", "-lelf", path)
+        run(cuobjdump, "-all", "-lptx", path)
+
+    if not cold:
+        run("cat", path)
+    return (
+        best(listings, path, runs=2, cold=cold),
+        best(lambda: run(sys.executable, "-c", LISTING, path), path, runs=5, cold=cold),
+        best(lambda: list_code(path), path, runs=10, cold=cold),
+        best(lambda: read_library(path), path, runs=3, cold=cold),
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0] if __doc__ else None)
+    parser.add_argument("libraries", nargs="+", type=Path)
+    parser.add_argument("--cuobjdump", default="cuobjdump")
+    parser.add_argument("--cold", action="store_true")
+    options = parser.parse_args()
+    print("| library | MB | images | cuobjdump s | process ms | x | in process ms | x | roles ms |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for path in options.libraries:
+        theirs, process, listing, roles = measure(path, options.cuobjdump, cold=options.cold)
+        images = sum(list_code(path).counts.values())
+        print(
+            f"| {path.name} | {path.stat().st_size / 1e6:.0f} | {images} | {theirs:.2f} "
+            f"| {process * 1e3:.0f} | {theirs / process:.0f} "
+            f"| {listing * 1e3:.1f} | {theirs / listing:.0f} | {roles * 1e3:.0f} |"
+        )
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"\nlargest memory of this process, roles included: {own:.0f} MiB")
+
+
+if __name__ == "__main__":
+    main()
