@@ -219,7 +219,7 @@ def await_answer(log: Path | None) -> None:
 
 
 def _tail(log: Path | None) -> tuple[str, ...]:
-    """Return the end of dockerd's log without its chatter, which buries the one line that counts."""
+    """Return the end of dockerd's log, less the chatter that buries the one line that counts."""
     if log is None or not log.is_file():
         return ()
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,19 +36,23 @@ def files_of(store: Store) -> list[Path]:
     return [path for path in store.root.rglob("*") if path.is_file() and path.suffix != ".lock"]
 
 
-def temporary_roots() -> set[Path]:
-    return set(Path(tempfile.gettempdir()).glob("mmdebstrap.*"))
+@pytest.fixture(autouse=True)
+def scratch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where mmdebstrap makes its temporary roots: a place no other process uses."""
+    with tempfile.TemporaryDirectory(prefix="envforge-scratch-") as folder:
+        Path(folder).chmod(0o755)
+        monkeypatch.setenv("TMPDIR", folder)
+        yield Path(folder)
 
 
 def refuse(engine: Engine, store: Store, archive: str) -> SourceError:
     """Ask for a base from a faulty archive; nothing may be left of the attempt."""
-    before = temporary_roots()
     with pytest.raises(SourceError) as caught:
         ensure_base(engine, Base(OTHER, archive), store, log=store.root / "../log.txt")
     assert caught.value.exit_code == 5
     assert engine.image(base_tag(OTHER)) is None
     assert files_of(store) == []
-    assert temporary_roots() <= before
+    assert not list(Path(os.environ["TMPDIR"]).iterdir())
     return caught.value
 
 
@@ -154,16 +159,15 @@ def test_ctrl_c_in_a_bootstrap_leaves_nothing(engine: Engine, store: Store, tmp_
 
     def press_ctrl_c(event: Event) -> None:
         if event.text.startswith("extracting archives"):
-            assert temporary_roots() > before
+            assert list(scratch.glob("mmdebstrap.*"))
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
         ensure_base(engine, Base(OTHER), store, log=tmp_path / "log.txt", on_event=press_ctrl_c)
     assert find_base(engine, OTHER) is None
     assert files_of(store) == []
-    assert temporary_roots() <= before
-    mounts = Path("/proc/mounts").read_text()
-    assert "mmdebstrap" not in mounts
+    assert not list(scratch.iterdir())
+    assert str(scratch) not in Path("/proc/mounts").read_text()
 
 
 def test_a_tool_that_fails_for_another_reason_shows_its_end(
