@@ -154,9 +154,9 @@ def test_missing_keys_name_their_package(engine: Engine, store: Store, tmp_path:
 
 
 @pytest.mark.engine
-def test_ctrl_c_in_a_bootstrap_leaves_nothing(engine: Engine, store: Store, tmp_path: Path) -> None:
-    before = temporary_roots()
-
+def test_ctrl_c_in_a_bootstrap_leaves_nothing(
+    engine: Engine, store: Store, tmp_path: Path, scratch: Path
+) -> None:
     def press_ctrl_c(event: Event) -> None:
         if event.text.startswith("extracting archives"):
             assert list(scratch.glob("mmdebstrap.*"))
