@@ -7,6 +7,7 @@ import re
 import shutil
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -25,6 +26,9 @@ _WITHOUT_CODE = re.compile(
     r"|nvrtc\w*|cudart|cupti|nvToolsExt|nvperf\w*|cufile\w*)[-.]"
 )
 """Libraries that hold no device code: they need not be unpacked, the first has 400 MB."""
+
+_DAMAGE = (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError)
+"""What zipfile raises; the last two for an encrypted member and an unknown compression."""
 
 _CHUNK = 1 << 20
 
@@ -89,8 +93,7 @@ def read_wheel(path: Path, *, on_event: OnEvent = ignore) -> Subject:
         with zipfile.ZipFile(path) as wheel:
             members = [info for info in wheel.infolist() if _may_carry_code(info.filename)]
             found = [_read_member(wheel, info, on_event) for info in members]
-    except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
-        # RuntimeError and NotImplementedError: an encrypted member, an unknown compression.
+    except _DAMAGE as error:
         raise BinaryError(f"cannot read the wheel {path}", because=(str(error),)) from error
     libraries = tuple(library for library in found if library is not None and library.sections)
     return Subject(path=str(path), libraries=libraries)

@@ -73,10 +73,12 @@ def test_a_disk_too_small_is_said_before_it_is_full(wheel, monkeypatch):
     assert no.value.hint == "set TMPDIR to a larger disk"
 
 
-@pytest.mark.parametrize("damage", [slice(100, 400), slice(-60, None)])
-def test_a_damaged_wheel_is_refused_by_name(wheel, damage):
+@pytest.mark.parametrize(
+    ("damage", "value"), [(slice(100, 400), 0), (slice(-60, None), 0), (slice(150, 200), 0xFF)]
+)
+def test_a_damaged_wheel_is_refused_by_name(wheel, damage, value):
     data = bytearray(wheel.read_bytes())
-    data[damage] = bytes(len(data[damage]))
+    data[damage] = bytes([value]) * len(data[damage])
     wheel.write_bytes(data)
     with pytest.raises(BinaryError, match=r"cannot read the wheel .*torch-1\.0\.1"):
         read_wheel(wheel)
