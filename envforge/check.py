@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import NamedTuple
 
 from envforge.capability.lookup import Card, architecture_of, find_card, find_device
@@ -33,8 +34,15 @@ class CheckReport(NamedTuple):
     cards: tuple[CheckedCard, ...]
 
 
-def check(database: Database, gpu: str | None, request: Request) -> CheckReport:
+ListRoutes = Callable[[Database, Request], list[Resolution]]
+
+
+def check(
+    database: Database, gpu: str | None, request: Request, list_routes: ListRoutes = routes
+) -> CheckReport:
     """Judge ``gpu`` (or every card of this machine) against ``request``.
+
+    ``list_routes``: the newest release of each route, or ``all_routes``.
 
     UnknownName and AmbiguousName for a card that cannot be identified; Unsatisfiable when a
     named card has no route at all for what was asked.
@@ -45,7 +53,7 @@ def check(database: Database, gpu: str | None, request: Request) -> CheckReport:
     driver = os.environ.get("ENVFORGE_DRIVER") if gpu else host.driver
     asked = request._replace(driver=request.driver or driver)
     cards = tuple(
-        _judge(database, card, detected_by, asked._replace(card=card))
+        _judge(database, asked._replace(card=card), detected_by, list_routes)
         for card, detected_by in found
     )
     if gpu and cards[0].conflict is not None:
@@ -62,8 +70,12 @@ def identify(database: Database, gpu: str | None) -> list[tuple[Card, str]]:
     return [(find_device(database, function.id), "sysfs") for function in find_gpus()]
 
 
-def _judge(database: Database, card: Card, detected_by: str, request: Request) -> CheckedCard:
-    found = tuple(routes(database, request))
+def _judge(
+    database: Database, request: Request, detected_by: str, list_routes: ListRoutes
+) -> CheckedCard:
+    card = request.card
+    assert card is not None  # noqa: S101 -- check() puts it there
+    found = tuple(list_routes(database, request))
     return CheckedCard(
         card=card,
         architecture=architecture_of(database, card),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
@@ -63,21 +63,19 @@ _REQUEST = (
 def request_options(command: F) -> F:
     """Add the flags that make a :class:`Request`."""
     for option in reversed(_REQUEST):
-        command = cast("F", option(command))
+        command = option(command)
     return command
 
 
 def json_option(command: F) -> F:
     """Add ``--json``: the answer on stdout, diagnostics on stderr."""
-    return cast(
-        "F", click.option("--json", "as_json", is_flag=True, help="Answer as JSON.")(command)
-    )
+    return click.option("--json", "as_json", is_flag=True, help="Answer as JSON.")(command)
 
 
 def quiet_option(command: F) -> F:
     """Add ``--quiet``."""
     option = click.option("-q", "--quiet", is_flag=True, help="No progress.")
-    return cast("F", option(command))
+    return option(command)
 
 
 def to_request(flags: dict[str, Any]) -> Request:

@@ -8,6 +8,7 @@ import click
 
 from envforge.capability.models import Database
 from envforge.check import CheckedCard, CheckReport
+from envforge.errors import UsageError
 from envforge.report import sentences
 from envforge.resolver.model import Resolution
 
@@ -81,6 +82,27 @@ def check_text(report: CheckReport, database: Database) -> str:
             "For a card in another machine: envforge check --gpu gtx760",
         ]
     return "\n".join(lines)
+
+
+def pip_line(report: CheckReport, database: Database) -> str:
+    """What to give to ``pip install`` for the best wheel of all cards at hand, on one line.
+
+    UsageError where no card, or no single wheel, is there to speak of.
+    """
+    lines = {_pip_words(checked, database) for checked in report.cards}
+    if len(lines) != 1 or None in lines:
+        raise UsageError(
+            "no wheel serves every card that was judged",
+            hint="envforge check shows the other routes",
+        )
+    return str(lines.pop())
+
+
+def _pip_words(checked: CheckedCard, database: Database) -> str | None:
+    for route in checked.routes:
+        if route.route in ("wheel", "wheel-variant"):
+            return _command(route, checked, database).partition(" -m pip install ")[2]
+    return None
 
 
 def _card_lines(checked: CheckedCard, database: Database) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from envforge.capability.lookup import find_platform, matcher, releases_matching
@@ -13,6 +14,7 @@ from envforge.resolver.model import (
     Broken,
     Candidate,
     Conflict,
+    Rejection,
     Relaxation,
     Request,
     Resolution,
@@ -26,8 +28,10 @@ __all__ = [
     "Request",
     "Resolution",
     "RouteKind",
+    "all_routes",
     "cpu_route",
     "explain",
+    "rejections",
     "resolve",
     "routes",
 ]
@@ -70,6 +74,17 @@ def routes(database: Database, request: Request) -> list[Resolution]:
     return [resolution for resolution in found if resolution is not None]
 
 
+def all_routes(database: Database, request: Request) -> list[Resolution]:
+    """Return every release of every route that fits: cheapest route first, newest release first."""
+    _refuse_unknown(database, request)
+    return [
+        found
+        for route in _routes(request)
+        for release in releases_matching(database, request.torch)
+        if (found := _first(Search(database, request, release), route)) is not None
+    ]
+
+
 def cpu_route(database: Database, request: Request) -> Resolution | None:
     """Return what is left without the card, or None."""
     return _newest(database, request._replace(card=None, route=None, cuda=None), "cpu")
@@ -93,10 +108,16 @@ def _routes(request: Request) -> Iterator[RouteKind]:
 
 def _newest(database: Database, request: Request, route: RouteKind) -> Resolution | None:
     for release in releases_matching(database, request.torch):
-        search = Search(database, request, release)
-        for candidate in candidates(search, route):
-            if not candidate.broken:
-                return candidate.resolution
+        found = _first(Search(database, request, release), route)
+        if found is not None:
+            return found
+    return None
+
+
+def _first(search: Search, route: RouteKind) -> Resolution | None:
+    for candidate in candidates(search, route):
+        if not candidate.broken:
+            return candidate.resolution
     return None
 
 
@@ -113,6 +134,18 @@ def explain(database: Database, request: Request) -> Conflict:
         relaxations=tuple(_relaxations(database, request)),
         considered=len(space),
     )
+
+
+def rejections(database: Database, request: Request) -> tuple[Rejection, ...]:
+    """Return every rule that a branch of the search broke, and how many broke it, most first."""
+    _refuse_unknown(database, request)
+    rules: dict[str, Broken] = {}
+    counts: Counter[str] = Counter()
+    for candidate in _space(database, request):
+        for rule in candidate.broken:
+            rules[rule.id] = rule
+            counts[rule.id] += 1
+    return tuple(Rejection(rules[id_], count) for id_, count in counts.most_common())
 
 
 def _toolkits(database: Database, request: Request) -> Toolkits | None:

@@ -81,6 +81,13 @@ class Candidate(NamedTuple):
     broken: tuple[Broken, ...]
 
 
+class Rejection(NamedTuple):
+    """A rule and the number of branches of the search that broke it."""
+
+    rule: Broken
+    branches: int
+
+
 class Relaxation(NamedTuple):
     """What leaving out one part of the request would give."""
 

@@ -197,3 +197,57 @@ def test_every_command_of_a_route_is_about_known_versions(capsys):
         _, out, _ = call(capsys, "check", "--gpu", gpu, "--json")
         routes = json.loads(out)["cards"][0]["routes"]
         assert {route["torch"] for route in routes} <= known
+
+
+def test_all_lists_every_release_of_a_route(capsys):
+    _, out, _ = call(capsys, "check", "--gpu", "k80", "--route", "wheel", "--all", "--json")
+    routes = json.loads(out)["cards"][0]["routes"]
+    versions = [route["torch"] for route in routes if route["kind"] == "wheel"]
+    assert versions[0] == "2.0.1"
+    assert versions[-1] == "1.0.0"
+
+
+def test_pip_args_are_one_line_for_another_installer(capsys):
+    code, out, _ = call(
+        capsys, "check", "--gpu", "gtx1080", "--route", "wheel-variant", "--pip-args"
+    )
+    assert code == 0
+    assert out == "torch==2.14.1 --index-url https://download.pytorch.org/whl/cu126\n"
+    assert call(capsys, "check", "--gpu", "gtx760", "--pip-args")[0] == 2
+
+
+def test_explain_names_the_choice_and_every_rule_on_the_way(capsys):
+    code, out, _ = call(capsys, "explain", "--gpu", "gtx760", "--torch", "1.0.1", "--json")
+    document = json.loads(out)
+    assert code == 0
+    assert document["resolution"]["cuda"] == "10.1.243"
+    ids = [rejection["id"] for rejection in document["rejections"]]
+    assert {"compute-3.0-cuda", "torch-1.0.1-cuda", "wheel-1.0.1-kernels"} <= set(ids)
+
+
+def test_explain_of_the_impossible_ends_with_exit_4(capsys):
+    code, out, _ = call(capsys, "explain", "--gpu", "gtx760", "--torch", "2.15.0", "--json")
+    assert code == 4
+    assert json.loads(out)["error"]["code"] == "unsatisfiable"
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["gpus", "gtx", "760"], "10de:1187"),
+        (["torch", "2.15"], "2.15.0"),
+        (["cuda", "10.1"], "10.1.243"),
+        (["platforms", "bookworm"], "debian-12"),
+        (["recipes"], "canary"),
+    ],
+)
+def test_list_shows_what_is_known_and_filters(capsys, words, expected):
+    code, out, _ = call(capsys, "list", *words)
+    assert code == 0
+    assert expected in out
+    rows = json.loads(call(capsys, "list", *words, "--json")[1])["rows"]
+    assert 0 < len(rows) <= 12
+
+
+def test_a_filter_that_matches_nothing_says_so(capsys):
+    assert call(capsys, "list", "gpus", "voodoo2")[1] == "nothing matches\n"
