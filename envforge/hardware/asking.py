@@ -11,7 +11,7 @@ from envforge.hardware.finding import Finding
 from envforge.hardware.host import Host
 from envforge.hardware.layer import LayerReport, Probes, ReportedGpu
 from envforge.hardware.nvml import ask_nvml, nvml_argv
-from envforge.hardware.pci import bus_order
+from envforge.hardware.pci import bus_order, same_card
 from envforge.hardware.smi import ask_smi
 
 
@@ -65,26 +65,14 @@ def _join(
 
 def _partners(cards: Sequence[DetectedGpu], gpus: Sequence[ReportedGpu]) -> dict[int, ReportedGpu]:
     """Pair by place on the bus; a Jetson's GPU has none there, so what is left over must be it."""
-    places = {_place(gpu.address): gpu for gpu in gpus if gpu.address}
-    partners = {
-        position: places[_place(card.address)]
-        for position, card in enumerate(cards)
-        if card.address and _place(card.address) in places
-    }
+    named = {gpu.address: gpu for gpu in gpus if gpu.address}
+    places = [same_card(card.address, named) for card in cards]
+    partners = {position: named[place] for position, place in enumerate(places) if place}
     left = [gpu for gpu in gpus if gpu not in partners.values()]
     boards = [n for n, card in enumerate(cards) if card.detected_by == "device-tree"]
     if len(left) == 1 and boards:
         partners[boards[0]] = left[0]
     return partners
-
-
-def _place(address: str) -> tuple[int, ...]:
-    """Hyper-V's PCI domains have 32 bits for the driver, 16 for the kernel.
-
-    https://github.com/NVIDIA/nvidia-docker/issues/816 shows ``3E3F8E05:00:00.0``.
-    """
-    domain, *rest = bus_order(address) or (0,)
-    return (domain & 0xFFFF, *rest)
 
 
 def _filled(card: DetectedGpu, said: ReportedGpu) -> DetectedGpu:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from envforge.hardware.pci import PciGpu
-from envforge.hardware.procfs import Information, count_mig_instances
+from envforge.hardware.procfs import Information, count_mig_instances, said_of
 from envforge.hardware.tegra import find_tegra
 from envforge.values import ComputeCapability
 
@@ -45,7 +45,7 @@ def _pci_cards(
     root: Path, bus: Sequence[PciGpu], information: Mapping[str, Information]
 ) -> Iterator[DetectedGpu]:
     for function in bus:
-        said = information.get(function.address)
+        said = said_of(function.address, information)
         yield DetectedGpu(
             detected_by="sysfs",
             address=function.address,

@@ -56,6 +56,7 @@ def _stop(process: subprocess.Popen[bytes]) -> bytes:
     try:
         return process.communicate(timeout=_GRACE_S)[0]
     except subprocess.TimeoutExpired as still:
+        process.poll()  # it may be gone, and only its pipe kept open by a child that left the group
         return still.output or b""
     finally:
         if process.stdout is not None:

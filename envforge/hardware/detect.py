@@ -23,7 +23,7 @@ from envforge.hardware.finding import Finding
 from envforge.hardware.host import Host, read_host
 from envforge.hardware.layer import Probes
 from envforge.hardware.pci import scan
-from envforge.hardware.procfs import Information, count_mig_instances, described_cards
+from envforge.hardware.procfs import Information, count_mig_instances, described_cards, said_of
 from envforge.hardware.reach import reach
 
 Asking = Literal["never", "if-needed", "always"]
@@ -111,6 +111,6 @@ def _of_card(
     if card.name and _VGPU.match(card.name):
         yield Finding("vgpu-guest", card.address, {"model": card.name})
     if card.mig:
-        said = information.get(card.address or "", Information())
-        instances = count_mig_instances(root, said.minor)
+        said = said_of(card.address, information)
+        instances = count_mig_instances(root, said.minor if said else None)
         yield Finding("mig-enabled", card.address, {"instances": str(instances)})

@@ -34,5 +34,5 @@ def link_name(path: Path) -> str | None:
 
 
 def there_is(path: Path) -> bool:
-    """Tell whether the path exists; Path.exists raises where a parent may not be entered."""
-    return os.path.exists(path)  # noqa: PTH110
+    """Tell whether the name exists; Path.exists raises where a parent may not be entered."""
+    return os.path.lexists(path)

@@ -32,6 +32,7 @@ FindingKey = Literal[
     # where we run
     "wsl2",  # the driver is the Windows one
     "container-without-devices",  # sysfs shows the cards, /dev does not
+    "container-hides-some",  # cards, devices: fewer nodes than cards, unpaired
     "container-hides-card",  # this one was not given to the container
     # what CUDA_VISIBLE_DEVICES leaves
     "visible-none",  # value

@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from envforge.errors import UsageError
 from envforge.hardware.files import link_name, text_of, there_is
 
 DriverLayer = Literal["ENVFORGE_DRIVER", "sysfs", "proc", "nvml", "nvidia-smi"]
 
 _VERSION = re.compile(r"\d+(?:\.\d+)+")
+_DRIVER = re.compile(r"[0-9]{1,4}(?:\.[0-9]{1,4}){0,3}\Z")
 _OS_RELEASE = re.compile(r'^(ID|VERSION_ID)="?([^"\n]*)"?$', re.MULTILINE)
 _LIBRARY_FOLDERS = (
     "usr/lib/x86_64-linux-gnu",
@@ -46,7 +48,10 @@ class Host(NamedTuple):
 
 
 def read_host(root: Path = Path("/"), environ: Mapping[str, str] = os.environ) -> Host:
-    """Read the facts of this machine; ``ENVFORGE_DRIVER`` overrides the driver."""
+    """Read the facts of this machine; ``ENVFORGE_DRIVER`` overrides the driver.
+
+    UsageError where that is no version.
+    """
     driver, layer = _driver(root, environ)
     cuda = _libraries(root, "libcuda")
     kernel = text_of(root / "proc/sys/kernel/osrelease") or os.uname().release
@@ -67,12 +72,21 @@ def read_host(root: Path = Path("/"), environ: Mapping[str, str] = os.environ) -
 def _driver(root: Path, environ: Mapping[str, str]) -> tuple[str, DriverLayer] | tuple[None, None]:
     """``/sys/module`` exists for every loaded module; ``/proc`` is what old drivers have."""
     if named := environ.get("ENVFORGE_DRIVER"):
-        return named, "ENVFORGE_DRIVER"
+        return _named_driver(named), "ENVFORGE_DRIVER"
     if match := _VERSION.search(text_of(root / "sys/module/nvidia/version")):
         return match[0], "sysfs"
     if match := _VERSION.search(text_of(root / "proc/driver/nvidia/version")):
         return match[0], "proc"
     return None, None
+
+
+def _named_driver(text: str) -> str:
+    if not _DRIVER.match(text):
+        raise UsageError(
+            f"ENVFORGE_DRIVER: {text!r} is not a driver version",
+            hint="write it as nvidia-smi does: ENVFORGE_DRIVER=470.256.02",
+        )
+    return text
 
 
 def _flavour(root: Path) -> Literal["open", "proprietary"] | None:

@@ -21,7 +21,7 @@ from envforge.hardware.limits import (
 )
 from envforge.values import ComputeCapability, version_key
 
-_VERSION = re.compile(r"\d+(?:\.\d+)*")
+_VERSION = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})*")
 
 
 def judge_card(

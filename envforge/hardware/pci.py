@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -74,6 +75,26 @@ def normal_address(text: str) -> str | None:
     if match is None:
         return None
     return f"{int(match[1], 16):04x}:{match[2]}:{match[3]}.{match[4]}"
+
+
+def same_card(address: str | None, others: Iterable[str]) -> str | None:
+    """Find the address among ``others``, also where its domain was cut to 16 bits.
+
+    Hyper-V's domains have 32 bits for the driver and 16 for the kernel: the driver's
+    ``3E3F8E05:00:00.0`` (https://github.com/NVIDIA/nvidia-docker/issues/816) is ``8e05:00:00.0``.
+    """
+    if address is None:
+        return None
+    known = list(others)
+    if address in known:
+        return address
+    near = [other for other in known if _short(other) == _short(address)]
+    return near[0] if len(near) == 1 else None
+
+
+def _short(address: str) -> tuple[int, ...]:
+    domain, *rest = bus_order(address) or (0,)
+    return (domain & 0xFFFF, *rest)
 
 
 def pci_id_of(number: int) -> str | None:

@@ -6,15 +6,16 @@ https://download.nvidia.com/XFree86/Linux-x86_64/470.256.02/README/procinterface
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from envforge.hardware.files import names_in, text_of
-from envforge.hardware.pci import normal_address
+from envforge.hardware.pci import normal_address, same_card
 
 _LINE = re.compile(r"^([A-Za-z ]+):[ \t]*(.*?)[ \t]*$", re.MULTILINE)
 _UUID = re.compile(r"GPU-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
-_MINOR = re.compile(r"[0-9]+\Z")
+_MINOR = re.compile(r"[0-9]{1,6}\Z")
 
 
 class Information(NamedTuple):
@@ -36,6 +37,12 @@ def described_cards(root: Path) -> dict[str, Information]:
         for name in names_in(folder)
         if (address := normal_address(name))
     }
+
+
+def said_of(address: str | None, information: Mapping[str, Information]) -> Information | None:
+    """Return what the module says about the card at ``address``."""
+    place = same_card(address, information)
+    return information[place] if place else None
 
 
 def parse_information(text: str) -> Information:

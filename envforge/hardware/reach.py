@@ -10,7 +10,7 @@ from envforge.hardware.cards import DetectedGpu
 from envforge.hardware.files import names_in, there_is
 from envforge.hardware.finding import Finding, FindingKey
 from envforge.hardware.host import Host
-from envforge.hardware.procfs import Information
+from envforge.hardware.procfs import Information, said_of
 from envforge.hardware.visible import Candidate, visible_cards
 
 _PASSING_ON = re.compile(r"vfio|pci-stub|pciback")
@@ -43,12 +43,13 @@ def reach(
     hiding = [_hiding(card, host, information, root) for card in cards]
     open_cards = [card for card, why in zip(cards, hiding, strict=True) if why is None]
     view = visible_cards([Candidate(card.uuid, card.mig) for card in open_cards], environ)
-    flags = iter(view.flags)
+    some = _some_hidden(open_cards, host, information, root)
+    flags = iter((None,) * len(open_cards) if some else view.flags)
     shown = [
         card._replace(visible=next(flags) if why is None else False)
         for card, why in zip(cards, hiding, strict=True)
     ]
-    found = [why for why in hiding if why is not None]
+    found = [why for why in (*hiding, some) if why is not None]
     return shown, [*_without_devices(cards, host, root, environ), *found, *view.findings]
 
 
@@ -57,7 +58,7 @@ def _hiding(
 ) -> Finding | None:
     if finding := binding_finding(card, host):
         return finding
-    said = information.get(card.address or "")
+    said = said_of(card.address, information)
     if said and said.excluded:
         return Finding("card-excluded", card.address)
     if host.container and card.driver_bound == "nvidia" and _withheld(said, information, root):
@@ -73,6 +74,17 @@ def _withheld(said: Information | None, information: Mapping[str, Information], 
     if said and said.minor is not None:
         return not there_is(root / f"dev/nvidia{said.minor}")
     return (said is None and bool(information)) or not _device_nodes(root)
+
+
+def _some_hidden(
+    cards: Sequence[DetectedGpu], host: Host, information: Mapping[str, Information], root: Path
+) -> Finding | None:
+    """Where ``/proc`` is hidden as a whole, nobody can tell which card a device node belongs to."""
+    held = [card for card in cards if card.driver_bound == "nvidia"]
+    nodes = len(_device_nodes(root))
+    if not host.container or information or nodes >= len(held) or host.wsl:
+        return None
+    return Finding("container-hides-some", None, {"cards": str(len(held)), "devices": str(nodes)})
 
 
 def _device_nodes(root: Path) -> list[str]:

@@ -7,6 +7,7 @@ nvidia-smi of a snap or a container may be older than the driver it asks
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,13 +21,14 @@ from envforge.hardware.pci import normal_address, pci_id_of
 IDENTITY = ("index", "uuid", "name", "pci.bus_id", "pci.device_id", "driver_version")
 EXTRAS = ("compute_cap", "memory.total", "mig.mode.current")
 
+_MIB = re.compile(r"[0-9]{1,9}\Z")
 _FOLDERS = ("usr/lib/wsl/lib", "usr/bin", "usr/local/bin", "usr/local/nvidia/bin")
 
 
 def find_smi(root: Path, environ: Mapping[str, str]) -> str | None:
     """Find nvidia-smi on ``PATH``, then where WSL2 and container images keep it."""
-    folders = [str(root / folder) for folder in _FOLDERS]
-    return shutil.which("nvidia-smi", path=":".join([environ.get("PATH", ""), *folders]))
+    folders = [*environ.get("PATH", "").split(":"), *(str(root / name) for name in _FOLDERS)]
+    return shutil.which("nvidia-smi", path=":".join(filter(None, folders)))
 
 
 def ask_smi(root: Path, environ: Mapping[str, str], timeout_s: float) -> LayerReport:
@@ -77,7 +79,7 @@ def _gpu(row: list[str], extras: dict[str, dict[str, str]]) -> ReportedGpu:
         name=None if name.startswith("[") else name,
         uuid=uuid if uuid.startswith("GPU-") else None,
         compute_capability=parse_capability(extra("compute_cap")),
-        memory_mib=int(memory) if memory.isdecimal() else None,
+        memory_mib=int(memory) if _MIB.match(memory) else None,
         mig={"Enabled": True, "Disabled": False}.get(extra("mig.mode.current")),
     )
 

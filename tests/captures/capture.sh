@@ -37,6 +37,8 @@ everything() {
     index,memory.total index,mig.mode.current no_such_field; do
     run nvidia-smi "--query-gpu=$fields" --format=csv,noheader,nounits
   done
+  child=$(dirname "$0")/../../envforge/hardware/nvml_child.py
+  [ -f "$child" ] && echo "== nvml" && timeout 60 python3 "$child"
 }
 
 # The same UUID gets the same number everywhere: CUDA_VISIBLE_DEVICES is mapped by it.
