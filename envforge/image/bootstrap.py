@@ -27,7 +27,11 @@ from envforge.sources.archive import FoundArchive, Release, find_archive
 from envforge.sources.child import lines_of, spawn
 from envforge.sources.store import Store, hash_file
 
-_INCLUDED = ("ca-certificates",)
+_INCLUDED = {
+    "debian": ("ca-certificates",),
+    # Debian's minbase holds apt, for it is "required" there; in Ubuntu it is only "important".
+    "ubuntu": ("apt", "ca-certificates"),
+}
 _VARIANT = "minbase"
 _PREFIX = "envforge.base."
 _TERM_GRACE_S = 60.0
@@ -74,7 +78,7 @@ def base_tag(platform: Platform) -> str:
         platform.suite,
         platform.archive.components,
         _VARIANT,
-        _INCLUDED,
+        _INCLUDED[platform.distribution],
     )
     digest = hashlib.sha256(msgspec.json.encode(record))
     digest.update(BASE_DOCKERFILE.read_bytes())
@@ -213,7 +217,7 @@ def _argv(platform: Platform, source: FoundArchive) -> list[str]:
     return [
         "mmdebstrap",
         f"--variant={_VARIANT}",
-        f"--include={','.join(_INCLUDED)}",
+        f"--include={','.join(_INCLUDED[platform.distribution])}",
         f"--keyring={platform.archive.keyring}",
         "--format=tar",
         *(['--aptopt=Acquire::Check-Valid-Until "false"'] if frozen else []),

@@ -191,6 +191,32 @@ def test_a_tool_that_fails_for_another_reason_shows_its_end(
     assert "$ mmdebstrap --variant=minbase" in log.read_text()
 
 
+def test_ubuntu_is_bootstrapped_with_apt_its_updates_and_its_dates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool = tmp_path / "mmdebstrap"
+    tool.write_text(
+        '#!/bin/sh\nfor word; do echo "said: $word" >&2; done; echo $SOURCE_DATE_EPOCH\n'
+    )
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    release = Release("bionic", "", 100, "0" * 64, expired=False)
+    later = Release("bionic-updates", "", 200, "0" * 64, expired=True)
+    source = FoundArchive("http://archive.example/ubuntu", (release, later))
+    heard = Heard()
+    bootstrap(
+        PLATFORMS["ubuntu-18.04"], source, tmp_path / "r.tar", log=tmp_path / "l", on_event=heard
+    )
+    said = [line.removeprefix("said: ") for line in heard.texts("log")]
+    assert "--include=apt,ca-certificates" in said
+    assert '--aptopt=Acquire::Check-Valid-Until "false"' in said
+    assert said[-2:] == [
+        f"deb http://archive.example/ubuntu {suite} main universe restricted multiverse"
+        for suite in ("bionic", "bionic-updates")
+    ]
+    assert (tmp_path / "r.tar").read_text() == "200\n"
+
+
 def test_the_tag_follows_what_the_base_is_made_of() -> None:
     assert base_tag(DEBIAN_12) != base_tag(PLATFORMS["debian-11"])
     assert base_tag(DEBIAN_12) == base_tag(replace(DEBIAN_12, notes=("said anew",)))
