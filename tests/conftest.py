@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -10,10 +13,28 @@ from envforge.image.engine import Engine, connect
 from envforge.image.install import install_engine
 
 
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> Iterator[None]:
+    """Let the tests press Ctrl-C: a shell starts background jobs with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+# A shell that starts the tests in the background makes them ignore SIGINT, and every process
+# they start with them: the tests of Ctrl-C would wait for ever.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture(scope="session")
 def engine() -> Iterator[Engine]:
-    """A real engine. Where none answers it is installed and started: a test never skips for it."""
-    install_engine()
+    """A real engine; a test never skips for it.
+
+    Where none answers it is installed and started, if the tests were started with
+    ``scripts/start test --install-engine``; else the error says what is missing.
+    """
+    if os.environ.get("ENVFORGE_TEST_INSTALL_ENGINE"):
+        install_engine()
     with connect() as opened:
         yield opened
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from envforge.sources.store import Store, hash_file
 
 PLATFORMS: dict[str, Platform] = {platform.name: platform for platform in load().platforms}
 DEBIAN_12 = PLATFORMS["debian-12"]
-OTHER = replace(DEBIAN_12, name="debian-12-of-a-test")
+OTHER = replace(DEBIAN_12, name=f"debian-12-test-{uuid.uuid4().hex[:8]}")
 """The same system under a name that no base in the engine has."""
 
 
@@ -107,7 +108,7 @@ def test_an_archive_without_packages_is_out_of_reach_and_nothing_stays(
 ) -> None:
     error = refuse(engine, store, archive_site.copy_release(DEBIAN_12))
     assert error.what == (
-        f"cannot bootstrap debian-12-of-a-test: {archive_site.address} is out of reach or incomplete"
+        f"cannot bootstrap {OTHER.name}: {archive_site.address} is out of reach or incomplete"
     )
     assert any("404" in line for line in error.because)
 
@@ -118,7 +119,7 @@ def test_a_release_file_somebody_changed_is_not_trusted(
 ) -> None:
     error = refuse(engine, store, archive_site.copy_release(DEBIAN_12, change=True))
     assert error.what == (
-        f"cannot bootstrap debian-12-of-a-test: the signature of {archive_site.address} is not trusted"
+        f"cannot bootstrap {OTHER.name}: the signature of {archive_site.address} is not trusted"
     )
     assert "debian-archive-keyring" in error.hint
 
