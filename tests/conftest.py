@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import os
 import signal
 from collections.abc import Iterator
@@ -19,11 +18,6 @@ def interruptible() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
-
-
-# A shell that starts the tests in the background makes them ignore SIGINT, and every process
-# they start with them: the tests of Ctrl-C would wait for ever.
-signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
