@@ -141,6 +141,8 @@ def _by_mig(
     if match := _MIG_OF_CARD.match(first):
         fits = {n for n, card in enumerate(candidates) if card.uuid == match[1]}
         nameless = {n for n, card in enumerate(candidates) if card.uuid is None and not fits}
+        if not fits and not nameless:
+            return Visible(_flags(candidates, set()), _hidden(facts))
         return Visible(_flags(candidates, fits, unsure=nameless), findings)
     possible = {n for n, card in enumerate(candidates) if card.mig is not False}
     sure = {n for n in possible if candidates[n].mig}

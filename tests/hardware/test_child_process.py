@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -64,6 +66,19 @@ def test_a_program_that_ignores_to_be_ended_is_killed_with_its_children(tmp_path
     leader, child = pid.read_text().split()
     assert not Path(f"/proc/{leader}").exists()
     assert is_over(child)
+
+
+def test_ctrl_c_ends_the_program_too(tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    argv = script(tmp_path, f"echo $$ >{pid}.new; mv {pid}.new {pid}", "sleep 60")
+    code = f"from envforge.hardware.child import ask; ask({argv!r}, {ENVIRON!r}, 60)"
+    asking = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    while not pid.exists():
+        assert asking.poll() is None
+        time.sleep(0.02)
+    asking.send_signal(signal.SIGINT)
+    assert asking.wait(timeout=10) != 0
+    assert is_over(pid.read_text().strip())
 
 
 def test_a_grandchild_that_keeps_the_pipe_open_does_not_hold_envforge(tmp_path: Path) -> None:

@@ -204,6 +204,26 @@ def test_nvml_is_asked_field_by_field_and_bytes_become_text(tmp_path: Path) -> N
     assert report.findings == ()
 
 
+def test_what_a_library_chatters_is_not_an_answer(tmp_path: Path) -> None:
+    child = program(
+        tmp_path / "child", "echo dxcore: loaded", "echo 7", 'echo \'{"driver": "552.22"}\''
+    )
+    assert ask_nvml(tmp_path, {}, 10, [str(child)]) == ((), "552.22", ())
+
+
+@pytest.mark.parametrize(
+    ("known", "seen"), [({}, ""), ({"LD_LIBRARY_PATH": "/opt/lib"}, "/opt/lib:")]
+)
+def test_on_wsl2_the_child_finds_the_windows_library(
+    tmp_path: Path, known: dict[str, str], seen: str
+) -> None:
+    folder = tmp_path / "usr/lib/wsl/lib"
+    folder.mkdir(parents=True)
+    child = program(tmp_path / "child", 'echo "{\\"fault\\": \\"$LD_LIBRARY_PATH\\"}"')
+    (finding,) = ask_nvml(tmp_path, known, 10, [str(child)]).findings
+    assert finding.facts["message"] == f"{seen}{folder}"
+
+
 def test_a_library_that_cannot_be_initialised_is_a_fault() -> None:
     rows = list(nvml_child.collect(fake_nvml(nvmlInit=refuse)))
     assert rows == [{"fault": "Not Supported"}]
