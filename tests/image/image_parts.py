@@ -64,7 +64,7 @@ def processes_with(mark: str) -> list[int]:
     ]
 
 
-def wait_until(holds: Callable[[], bool], within_s: float = 15.0) -> bool:
+def wait_until(holds: Callable[[], bool], within_s: float = 30.0) -> bool:
     deadline = time.monotonic() + within_s
     while not holds():
         if time.monotonic() > deadline:

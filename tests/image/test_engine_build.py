@@ -142,7 +142,7 @@ def test_the_hosts_proxy_reaches_a_step_and_no_layer(
 def test_ctrl_c_ends_the_build_and_everything_in_it(
     engine: Engine, context: Path, tmp_path: Path
 ) -> None:
-    mark = "86399.25"
+    mark = f"8{os.getpid()}.25"
     add(context, f"RUN echo started {tmp_path.name}; sleep {mark}")
     press = Heard("started", lambda: os.kill(os.getpid(), signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
@@ -158,7 +158,7 @@ def test_ctrl_c_ends_the_build_and_everything_in_it(
 def test_an_engine_killed_in_a_build_is_said_to_have_stopped(
     engine: Engine, own_engine: PrivateEngine, tmp_path: Path
 ) -> None:
-    mark = "86399.75"
+    mark = f"8{os.getpid()}.75"
     context = make_context(tmp_path / "context", f"RUN echo started; sleep {mark}\n")
     log = tmp_path / "log.txt"
     with own_engine.start() as private:
