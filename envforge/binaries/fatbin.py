@@ -154,11 +154,17 @@ def _label(kind_number: int, architecture: int, suffixes: int) -> str:
 
 
 def walk(
-    content: Content, start: int = 0, end: int | None = None, *, defects: list[Defect] | None = None
+    content: Content,
+    start: int = 0,
+    end: int | None = None,
+    *,
+    defects: list[Defect] | None = None,
+    mixed: bool = False,
 ) -> Iterator[Fatbin]:
     """Yield the fatbins between ``start`` and ``end``, empty ones included, in file order.
 
-    What is damaged is appended to ``defects`` and stepped over.
+    What is damaged is appended to ``defects`` and stepped over; other data between fatbins is
+    usual where they are ``mixed`` with it, and a defect elsewhere.
     """
     noted: list[Defect] = [] if defects is None else defects
     end = content.size if end is None else min(end, content.size)
@@ -172,9 +178,11 @@ def walk(
             position = fatbin.end
         else:
             stop = _find_fatbin(content, start, position + 1, end)
-            _check_padding(content, position, stop, noted)
+            if not mixed:
+                _check_padding(content, position, stop, noted)
             position = stop
-    _check_padding(content, position, end, noted)
+    if not mixed:
+        _check_padding(content, position, end, noted)
 
 
 def _find_fatbin(content: Content, base: int, position: int, end: int) -> int:

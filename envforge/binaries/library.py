@@ -108,7 +108,9 @@ def _read(content: Content, path: str) -> _Found:
         if found.format == "cubin":
             fatbins.append(_cubin(content, found.defects))
         else:
-            fatbins.extend(walk(content, start, end, defects=found.defects))
+            # cuBLASLt keeps FlatBuffers between the fatbins of this one.
+            mixed = name == ".cask_resource"
+            fatbins.extend(walk(content, start, end, defects=found.defects, mixed=mixed))
     return found
 
 

@@ -20,6 +20,7 @@ from envforge.binaries.fatbin import Entry
 
 _SASS_KERNEL = re.compile(rb"\.text\.([^\0]+)")
 _PTX_KERNEL = re.compile(rb"\.entry\s+([\w$]+)")
+_ZSTD_BLOCK = 1 << 17
 _LONG = 15
 _MIN_MATCH = 4
 
@@ -29,9 +30,11 @@ def beginning(content: Content, entry: Entry, limit: int) -> bytes:
     start, end = entry.payload
     if entry.compression == "none":
         return content.read(min(limit, end - start), start)
-    # A block may be incompressible: 1 byte in 255 and a few more are overhead.
-    packed = content.read(min(end - start, limit + limit // 255 + 64), start)
-    return unpack_lz4(packed, limit) if entry.compression == "lz4" else _unpack_zstd(packed, limit)
+    if entry.compression == "lz4":
+        # Incompressible bytes grow by 1 in 255 and a few more.
+        return unpack_lz4(content.read(min(end - start, limit + limit // 255 + 64), start), limit)
+    # zstd gives nothing before it has a whole block.
+    return _unpack_zstd(content.read(min(end - start, limit + _ZSTD_BLOCK), start), limit)
 
 
 def kernels(image: bytes) -> list[bytes]:

@@ -185,6 +185,14 @@ def test_defects_are_told_with_their_place(read):
     ]
 
 
+def test_cask_resources_hold_other_things_beside_fatbins(read):
+    cask = fatbin(sass(100, flags=0x100011)) + b"flatbuffer" * 40 + fatbin(sass(120)) + b"end"
+    executable = (".nv_fatbin", fatbin(sass(50)))
+    library = read(elf(executable, (".cask_resource", cask)), "libcublasLt.so.12")
+    assert library.counts == {"sm_50": 1, "sm_100a": 1, "sm_120": 1}
+    assert library.defects == ()
+
+
 def test_a_library_without_device_code_has_no_sections(read):
     library = read(elf((".text", b"code")), "libc10.so")
     assert (library.sections, library.parts, library.own) == ((), (), None)

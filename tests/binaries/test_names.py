@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+from random import Random
+
 import pytest
-from fatbin_writer import ZSTD, cubin, fatbin, lz4, packed, ptx, sass
+from fatbin_writer import SASS, ZSTD, Image, cubin, fatbin, lz4, packed, ptx, sass
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -42,7 +44,20 @@ def test_a_zstd_image_this_python_cannot_unpack_has_no_names(monkeypatch):
     assert names.beginning(content_of(data), first_entry(data), 100) == b""
 
 
-@pytest.mark.skipif(names._zstd() is None, reason="Python before 3.14 without backports.zstd")
+needs_zstd = pytest.mark.skipif(
+    names._zstd() is None, reason="Python before 3.14 without backports.zstd"
+)
+
+
+@needs_zstd
+def test_the_beginning_of_a_large_zstd_image_is_read():
+    image = cubin(90, *KERNELS) + Random(1).randbytes(1 << 19)
+    packed_image = Image(SASS, 90, ZSTD, names._zstd().compress(image), (1, 7), len(image))
+    data = fatbin(packed_image)
+    assert names.beginning(content_of(data), first_entry(data), 1024) == image[:1024]
+
+
+@needs_zstd
 def test_a_damaged_zstd_image_has_no_names():
     data = fatbin(sass(90)._replace(flags=ZSTD, uncompressed_size=999))
     assert names.beginning(content_of(data), first_entry(data), 100) == b""
