@@ -10,7 +10,6 @@ from envforge.capability.lookup import Card, architecture_of, find_card, find_de
 from envforge.capability.models import Architecture, Database
 from envforge.errors import Unsatisfiable
 from envforge.hardware.host import Host, read_host
-from envforge.hardware.pci import find_gpus
 from envforge.resolver import Conflict, Request, Resolution, cpu_route, explain, routes
 
 
@@ -67,6 +66,8 @@ def identify(database: Database, gpu: str | None) -> list[tuple[Card, str]]:
         return [(find_card(database, gpu), "--gpu")]
     if named := os.environ.get("ENVFORGE_GPU"):
         return [(find_card(database, named), "ENVFORGE_GPU")]
+    from envforge.hardware.pci import find_gpus  # noqa: PLC0415 -- a named card needs no bus
+
     return [(find_device(database, function.id), "sysfs") for function in find_gpus()]
 
 

@@ -56,6 +56,7 @@ def command(  # noqa: PLR0913 -- one parameter a flag
     )
     from envforge.report.progress import progress  # noqa: PLC0415
 
+    _end_on_sigterm()
     request = to_request(flags)
     database = load()
     if flags["gpu"]:
@@ -79,3 +80,14 @@ def command(  # noqa: PLR0913 -- one parameter a flag
     click.echo(
         to_json(outcome.lock) if as_json else outcome_text(outcome, str(lock)), nl=not as_json
     )
+
+
+def _end_on_sigterm() -> None:
+    """End a build as Ctrl-C does where a scheduler or a closed terminal ends envforge."""
+    import signal  # noqa: PLC0415
+
+    def interrupt(_signal: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGHUP, interrupt)

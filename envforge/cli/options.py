@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
-from click.shell_completion import CompletionItem
 
 from envforge.errors import UsageError
 from envforge.resolver.model import ROUTES, Request, RouteKind
@@ -14,31 +13,24 @@ from envforge.resolver.model import ROUTES, Request, RouteKind
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def _complete_cards(
-    _ctx: click.Context, _param: click.Parameter, typed: str
-) -> list[CompletionItem]:
+def _complete_cards(_ctx: click.Context, _param: click.Parameter, typed: str) -> list[str]:
     from envforge.capability.load import load  # noqa: PLC0415
 
-    names = load().names
-    return [CompletionItem(name) for name in names if name.startswith(typed.lower())][:50]
+    return [name for name in load().names if name.startswith(typed.lower())][:50]
 
 
-def _complete_torch(
-    _ctx: click.Context, _param: click.Parameter, typed: str
-) -> list[CompletionItem]:
+def _complete_torch(_ctx: click.Context, _param: click.Parameter, typed: str) -> list[str]:
     from envforge.capability.load import load  # noqa: PLC0415
 
     versions = [release.version for release in load().releases]
-    return [CompletionItem(version) for version in versions if version.startswith(typed)]
+    return [version for version in versions if version.startswith(typed)]
 
 
-def _complete_platform(
-    _ctx: click.Context, _param: click.Parameter, typed: str
-) -> list[CompletionItem]:
+def _complete_platform(_ctx: click.Context, _param: click.Parameter, typed: str) -> list[str]:
     from envforge.capability.load import load  # noqa: PLC0415
 
     names = [platform.name for platform in load().platforms]
-    return [CompletionItem(name) for name in names if name.startswith(typed)]
+    return [name for name in names if name.startswith(typed)]
 
 
 _REQUEST = (

@@ -6,18 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.shell_completion import CompletionItem
 
 from envforge.cli.options import json_option, quiet_option
 from envforge.errors import EnvforgeError, UsageError
 
 
-def _complete_recipes(
-    _ctx: click.Context, _param: click.Parameter, typed: str
-) -> list[CompletionItem]:
+def _complete_recipes(_ctx: click.Context, _param: click.Parameter, typed: str) -> list[str]:
     from envforge.recipes import recipe_names  # noqa: PLC0415
 
-    return [CompletionItem(name) for name in recipe_names() if name.startswith(typed)]
+    return [name for name in recipe_names() if name.startswith(typed)]
 
 
 @click.command("run")

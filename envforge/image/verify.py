@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from envforge import assets
 from envforge.binaries.library import Library, list_code, read_library
 from envforge.binaries.verdict import verdict
-from envforge.errors import VerificationFailed
+from envforge.errors import RunFailed, VerificationFailed
 from envforge.events import Event, OnEvent
 from envforge.image.engine import Answer, Container, Engine, Image, Launch, Mount
 from envforge.image.lock import CheckLock
@@ -155,12 +155,18 @@ def _machine_code(subject: _Subject) -> str:
     return f"{found.own} on {card}: {counts} fatbins of torch's own kernels"
 
 
+def _copy(subject: _Subject, path: str, folder: str) -> Path:
+    try:
+        return subject.container.read_file(path, Path(folder) / Path(path).name)
+    except RunFailed as error:
+        raise _failed(f"cannot read {path} out of the image", error.what) from error
+
+
 def _cuda_libraries(subject: _Subject) -> Iterator[Library]:
     for path, _size in subject.probe["libraries"]:
         if _CUDA_LIBRARY.search(path):
             with tempfile.TemporaryDirectory(prefix="envforge-") as folder:
-                copied = subject.container.read_file(path, Path(folder) / "library.so")
-                library = read_library(copied, name=path)
+                library = read_library(_copy(subject, path, folder), name=path)
             if library.parts:
                 yield library
 
@@ -199,8 +205,7 @@ def _compiles(subject: _Subject) -> str:
     target = "/tmp/kernel.o"  # noqa: S108 -- inside the container
     _ask(subject, "nvcc", "-c", f"{_INSIDE}/kernel.cu", "-o", target, *map(_gencode, codes))
     with tempfile.TemporaryDirectory(prefix="envforge-") as folder:
-        copied = subject.container.read_file(target, Path(folder) / "kernel.o")
-        found = sorted(list_code(copied).counts)
+        found = sorted(list_code(_copy(subject, target, folder)).counts)
     if found != sorted(codes):
         raise _failed(f"nvcc was asked for {' '.join(codes)}, the object carries {' '.join(found)}")
     return f"object carries {' '.join(found)}"
