@@ -22,17 +22,12 @@ from envforge.assets import BASE_DOCKERFILE
 from envforge.capability.models import Platform
 from envforge.errors import BuildFailed, EngineUnavailable, EnvforgeError, SourceError
 from envforge.events import Event, OnEvent, ignore
+from envforge.image.base import INCLUDED, VARIANT, base_tag
 from envforge.image.engine import Build, Engine
 from envforge.sources.archive import FoundArchive, Release, find_archive
 from envforge.sources.child import lines_of, spawn
 from envforge.sources.store import Store, hash_file
 
-_INCLUDED = {
-    "debian": ("ca-certificates",),
-    # Debian's minbase holds apt, for it is "required" there; in Ubuntu it is only "important".
-    "ubuntu": ("apt", "ca-certificates"),
-}
-_VARIANT = "minbase"
 _PREFIX = "envforge.base."
 _TERM_GRACE_S = 60.0
 """mmdebstrap unmounts and removes its own temporary root when asked to end; let it."""
@@ -68,21 +63,6 @@ class BaseImage(NamedTuple):
     """Of the bootstrapped archive. Another mirror, another hash: ``sources.list`` names it."""
     created: bool
     """False: the engine had it already."""
-
-
-def base_tag(platform: Platform) -> str:
-    """Name the base image of a platform: its record and ``Dockerfile.base`` decide."""
-    record = (
-        platform.name,
-        platform.distribution,
-        platform.suite,
-        platform.archive.components,
-        _VARIANT,
-        _INCLUDED[platform.distribution],
-    )
-    digest = hashlib.sha256(msgspec.json.encode(record))
-    digest.update(BASE_DOCKERFILE.read_bytes())
-    return f"envforge/base:{platform.name}-{digest.hexdigest()[:12]}"
 
 
 def ensure_base(
@@ -216,8 +196,8 @@ def _argv(platform: Platform, source: FoundArchive) -> list[str]:
     frozen = any(release.expired for release in source.releases)
     return [
         "mmdebstrap",
-        f"--variant={_VARIANT}",
-        f"--include={','.join(_INCLUDED[platform.distribution])}",
+        f"--variant={VARIANT}",
+        f"--include={','.join(INCLUDED[platform.distribution])}",
         f"--keyring={platform.archive.keyring}",
         "--format=tar",
         *(['--aptopt=Acquire::Check-Valid-Until "false"'] if frozen else []),

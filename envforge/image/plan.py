@@ -18,7 +18,7 @@ from envforge.capability.models import (
     WheelFile,
 )
 from envforge.errors import SourceError
-from envforge.image.bootstrap import base_tag
+from envforge.image.base import base_tag
 from envforge.resolver import Resolution
 from envforge.sources.fetch import WheelInput
 

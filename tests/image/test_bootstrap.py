@@ -17,7 +17,8 @@ from envforge.capability.load import load
 from envforge.capability.models import Platform
 from envforge.errors import BuildFailed, EngineUnavailable, SourceError
 from envforge.events import Event
-from envforge.image.bootstrap import Base, base_tag, bootstrap, ensure_base, find_base
+from envforge.image.base import base_tag
+from envforge.image.bootstrap import Base, bootstrap, ensure_base, find_base
 from envforge.image.engine import Engine, Launch
 from envforge.sources.archive import FoundArchive, Release, find_archive
 from envforge.sources.store import Store, hash_file
