@@ -50,7 +50,7 @@ def test_the_lock_names_every_input_and_what_was_verified(built):
     assert lock.resolution.route == "wheel"
     assert (lock.torch, lock.python, lock.stage) == ("1.0.1", "/usr/bin/python2.7", "runtime")
     assert len(lock.inputs) == 3
-    assert [release.suite for release in lock.base.releases][0] == "bullseye"
+    assert next(release.suite for release in lock.base.releases) == "bullseye"
     seen = {check.name: check.seen for check in lock.verified}
     assert set(seen) == {"user", "python", "torch", "machine-code", "training"}
     assert seen["torch"].startswith("torch 1.0.1")
