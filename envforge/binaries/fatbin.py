@@ -19,6 +19,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from itertools import chain
+from operator import itemgetter
 from struct import Struct
 from typing import Literal, NamedTuple
 
@@ -30,7 +32,7 @@ Compression = Literal["none", "lz4", "zstd"]
 
 MAGIC = b"\x50\xed\x55\xba"
 _FATBIN = Struct("<4sHHQ")
-_ENTRY = Struct("<HHIQIIHHIIIQQQ")
+_ENTRY = Struct("<H2xIQI4xHHI8xQ8xQ")
 _ALIGNMENT = 8
 _CHUNK = 1 << 16
 
@@ -62,22 +64,17 @@ class Defect(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """One device image of a fatbin: its header's fields as they stand in the file."""
+    """One device image of a fatbin: those fields of its header that tell something."""
 
     offset: int
     kind_number: int
-    marker: int
     header_size: int
     payload_size: int
     compressed_size: int
-    options_offset: int
     minor: int
     major: int
     architecture: int
-    identifier_offset: int
-    identifier_size: int
     flags: int
-    unused: int
     uncompressed_size: int
 
     @classmethod
@@ -85,7 +82,7 @@ class Entry(NamedTuple):
         """Return the entry of a cubin that stands alone, with no header in front of it."""
         flags = {"a": _ARCHITECTURE_SPECIFIC, "f": _FAMILY_SPECIFIC}.get(code.suffix, 0)
         number = code.capability.number
-        return cls(0, 2, 0x0101, 0, size, 0, 0, 0, 0, number, 0, 0, flags, 0, 0)
+        return cls(0, 2, 0, size, 0, 0, 0, number, flags, 0)
 
     @property
     def kind(self) -> Kind:
@@ -229,18 +226,17 @@ def _read_entries(
     entries: list[Entry] = []
     unpack, make, read, smallest = _ENTRY.unpack_from, Entry._make, content.read, _ENTRY.size
     while position <= end - smallest:
+        header = header or read(smallest, position)
         if len(header) < smallest:
-            header = read(smallest, position)
-            if len(header) < smallest:
-                break
-        entry = make((position, *unpack(header)))
-        size = entry[3] + entry[4]
-        if entry[3] < smallest or size > end - position:
             break
-        if _OLDEST <= entry[9] <= _NEWEST:
+        entry = make((position, *unpack(header)))
+        size = entry[2] + entry[3]
+        if entry[2] < smallest or size > end - position:
+            break
+        if _OLDEST <= entry[7] <= _NEWEST:
             entries.append(entry)
         else:
-            defects.append(Defect(position, f"architecture {entry[9]}"))
+            defects.append(Defect(position, f"architecture {entry[7]}"))
         position += size
         header = b""
     if position < end:
@@ -248,10 +244,13 @@ def _read_entries(
     return tuple(entries)
 
 
+_LISTED = itemgetter(*map(Entry._fields.index, ("kind_number", "architecture", "flags")))
+
+
 def count(fatbins: Iterable[Fatbin]) -> dict[str, int]:
     """Count the images by their label, as cuobjdump lists them."""
-    raw = Counter((entry[1], entry[9], entry[12]) for fatbin in fatbins for entry in fatbin.entries)
+    entries = chain.from_iterable(fatbin.entries for fatbin in fatbins)
     labels: Counter[str] = Counter()
-    for (kind_number, architecture, flags), images in raw.items():
+    for (kind_number, architecture, flags), images in Counter(map(_LISTED, entries)).items():
         labels[_label(kind_number, architecture, flags & _SUFFIXES)] += images
     return dict(sorted(labels.items()))
