@@ -81,7 +81,7 @@ def _filled(card: DetectedGpu, said: ReportedGpu) -> DetectedGpu:
         uuid=card.uuid or said.uuid,
         compute_capability=card.compute_capability or said.compute_capability,
         memory_mib=said.memory_mib,
-        mig=said.mig if card.mig is None else card.mig,
+        mig=card.mig or said.mig,  # switched on, it takes the whole card away even uncut
     )
 
 

@@ -46,6 +46,7 @@ def _pci_cards(
 ) -> Iterator[DetectedGpu]:
     for function in bus:
         said = said_of(function.address, information)
+        instances = count_mig_instances(root, said)
         yield DetectedGpu(
             detected_by="sysfs",
             address=function.address,
@@ -53,7 +54,7 @@ def _pci_cards(
             name=said.model if said else None,
             uuid=said.uuid if said else None,
             driver_bound=function.driver or ("nvidia" if said else None),
-            mig=True if said and count_mig_instances(root, said.minor) else None,
+            mig=None if instances is None else instances > 0,
         )
 
 

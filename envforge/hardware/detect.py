@@ -111,6 +111,5 @@ def _of_card(
     if card.name and _VGPU.match(card.name):
         yield Finding("vgpu-guest", card.address, {"model": card.name})
     if card.mig:
-        said = said_of(card.address, information)
-        instances = count_mig_instances(root, said.minor if said else None)
-        yield Finding("mig-enabled", card.address, {"instances": str(instances)})
+        instances = count_mig_instances(root, said_of(card.address, information))
+        yield Finding("mig-enabled", card.address, {"instances": str(instances or 0)})

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from envforge.hardware.files import names_in, text_of
+from envforge.hardware.files import names_in, text_of, there_is
 from envforge.hardware.pci import normal_address, same_card
 
 _LINE = re.compile(r"^([A-Za-z ]+):[ \t]*(.*?)[ \t]*$", re.MULTILINE)
@@ -59,14 +59,14 @@ def parse_information(text: str) -> Information:
     )
 
 
-def count_mig_instances(root: Path, minor: int | None) -> int:
-    """Count the compute instances cut out of ``/dev/nvidia<minor>``.
+def count_mig_instances(root: Path, said: Information | None) -> int | None:
+    """Count the compute instances cut out of the card; None where the driver does not tell.
 
     https://docs.nvidia.com/datacenter/tesla/mig-user-guide/device-nodes-and-capabilities.html
     """
-    if minor is None:
-        return 0
-    mig = root / f"proc/driver/nvidia/capabilities/gpu{minor}/mig"
+    mig = root / f"proc/driver/nvidia/capabilities/gpu{said.minor if said else None}/mig"
+    if not there_is(mig):
+        return None
     return sum(
         name.startswith("ci")
         for instance in names_in(mig)

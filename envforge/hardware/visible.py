@@ -1,8 +1,8 @@
 """Which cards ``CUDA_VISIBLE_DEVICES`` leaves to a CUDA program, as far as it can be known.
 
 https://docs.nvidia.com/cuda/cuda-programming-guide/05-appendices/environment-variables.html; what
-the guide leaves open (repeated entries, ``1gpu2``) is read as PyTorch reads it, which mirrors the
-driver: ``_parse_visible_devices``, ``_transform_uuid_to_ordinals`` in ``torch/cuda/__init__.py``.
+the guide leaves open (repeated entries, ``1gpu2``, upper case) is read as driver 580 was seen to
+read it: docs/verification/2026-11-22-h200-detection.md.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from envforge.hardware.finding import Finding
 Kind = Literal["all", "indices", "uuids", "mig"]
 _PREFIXES: tuple[tuple[str, Kind], ...] = (("GPU-", "uuids"), ("MIG-", "mig"))
 _INDEX = re.compile(r"\s*\+?([0-9]{1,9})")
-_MIG_OF_CARD = re.compile(r"MIG-(GPU-[0-9a-fA-F-]+)/[0-9]+/[0-9]+\Z")
+_MIG_OF_CARD = re.compile(r"MIG-gpu-([0-9a-f-]+)/[0-9]+/[0-9]+\Z")
 _FULL_UUID = len("GPU-00000000-0000-0000-0000-000000000000")
 
 
@@ -67,7 +67,7 @@ def parse_visible(value: str | None) -> Selection:
 def _entry(part: str, prefix: str) -> str | None:
     """An index is the number that the entry begins with, as for strtoul: ``1gpu2`` is 1."""
     if prefix:
-        return part.strip() if part.startswith(prefix) else None
+        return prefix + part[len(prefix) :].strip().lower() if part.startswith(prefix) else None
     match = _INDEX.match(part)
     return str(int(match[1])) if match else None
 
@@ -138,15 +138,14 @@ def _by_mig(
     """CUDA enumerates one instance only; since 470 its UUID no longer tells the card."""
     first, *others = selection.entries
     findings = _ignored(facts, ",".join([*others, *filter(None, [selection.ignored])]))
-    if match := _MIG_OF_CARD.match(first):
-        fits = {n for n, card in enumerate(candidates) if card.uuid == match[1]}
-        nameless = {n for n, card in enumerate(candidates) if card.uuid is None and not fits}
-        if not fits and not nameless:
-            return Visible(_flags(candidates, set()), _hidden(facts))
-        return Visible(_flags(candidates, fits, unsure=nameless), findings)
     possible = {n for n, card in enumerate(candidates) if card.mig is not False}
-    sure = {n for n in possible if candidates[n].mig}
-    if len(candidates) == 1 or (possible == sure and len(sure) == 1):
+    if match := _MIG_OF_CARD.match(first):
+        named = {n for n in possible if candidates[n].uuid == f"GPU-{match[1]}"}
+        possible = named or {n for n in possible if candidates[n].uuid is None}
+    if not possible:
+        return Visible(_flags(candidates, set()), _hidden(facts))
+    sole = candidates[min(possible)]
+    if len(possible) == 1 and sole.mig and (sole.uuid or not match):
         return Visible(_flags(candidates, possible), findings)
     unmapped = Finding("visible-unmapped", None, {**facts, "entry": first})
     return Visible(_flags(candidates, set(), unsure=possible), (*findings, unmapped))

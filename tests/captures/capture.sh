@@ -24,6 +24,7 @@ everything() {
     /run/.containerenv /.dockerenv; do file "$path"; done
   [ -f /etc/os-release ] && { echo "== /etc/os-release"; grep -E '^(ID|VERSION_ID)=' /etc/os-release; }
   for path in /dev/nvidia* /dev/dxg /dev/nvhost-gpu; do node "$path"; done
+  find /proc/driver/nvidia/capabilities -type d -name mig 2>/dev/null | sort | sed 's/^/== dir /'
   find /proc/driver/nvidia/capabilities -type f 2>/dev/null | sort | sed 's/^/== node /'
   for folder in /usr/lib/x86_64-linux-gnu /usr/lib/aarch64-linux-gnu /usr/lib64 /usr/lib /usr/lib/wsl/lib \
     /usr/local/nvidia/lib64; do

@@ -39,7 +39,8 @@ class Capture(NamedTuple):
         for name, target in self.links.items():
             _parent(root, name).symlink_to(target)
         for name in self.nodes:
-            _parent(root, name).touch()
+            if not _parent(root, name).is_dir():
+                _parent(root, name).touch()
         if self.commands:
             script = _parent(root, "usr/bin/nvidia-smi")
             script.write_text(_script(self.commands))
@@ -55,7 +56,7 @@ class Capture(NamedTuple):
 
 def _parent(root: Path, name: str) -> Path:
     path = root / name.lstrip("/")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    (path if name.endswith("/") else path.parent).mkdir(parents=True, exist_ok=True)
     return path
 
 
@@ -88,8 +89,8 @@ def read_capture(path: Path) -> Capture:
         if kind == "env":
             name, _, value = rest.partition("=")
             capture.environ[name] = value
-        elif kind == "node":
-            capture.nodes.append(rest)
+        elif kind in ("node", "dir"):
+            capture.nodes.append(rest + "/" * (kind == "dir"))
         elif kind == "$":
             command = rest.removeprefix("nvidia-smi ")
             capture.commands[command] = (body, 0)

@@ -22,6 +22,7 @@ from envforge.hardware.nvml import ask_nvml, nvml_argv
 from envforge.hardware.smi import ask_smi
 from envforge.values import ComputeCapability
 
+PATIENCE_S = 1.0  # a shell must have started by then, also on a busy machine
 NO_NVML = ("/bin/false",)
 UUID = "GPU-00000001-0000-0000-0000-000000000000"
 
@@ -129,11 +130,11 @@ def test_a_hanging_nvidia_smi_is_left_after_its_time_and_named(tmp_path: Path) -
     root = driver_only(tmp_path)
     program(root / "usr/bin/nvidia-smi", "sleep 60")
     before = time.monotonic()
-    detection = detect(root, {"PATH": "/bin"}, probes=Probes(0.5, NO_NVML))
-    assert time.monotonic() - before < 10
+    detection = detect(root, {"PATH": "/bin"}, probes=Probes(PATIENCE_S, NO_NVML))
+    assert time.monotonic() - before < 20
     assert detection.cards == ()
     (finding,) = (finding for finding in detection.findings if finding.key == "probe-timed-out")
-    assert finding.facts == {"layer": "nvidia-smi", "timeout_s": "0.5"}
+    assert finding.facts == {"layer": "nvidia-smi", "timeout_s": "1"}
 
 
 def test_what_nvidia_smi_said_before_it_hung_is_kept(tmp_path: Path) -> None:
@@ -143,8 +144,8 @@ def test_what_nvidia_smi_said_before_it_hung_is_kept(tmp_path: Path) -> None:
         f"case $1 in *uuid*) echo '{row}';; *) sleep 60;; esac",
     )
     before = time.monotonic()
-    report = ask_smi(tmp_path, {"PATH": "/bin"}, 1)
-    assert time.monotonic() - before < 10  # all its questions together, not each
+    report = ask_smi(tmp_path, {"PATH": "/bin"}, PATIENCE_S)
+    assert time.monotonic() - before < 20  # all its questions together, not each
     assert [gpu.name for gpu in report.gpus] == ["Tesla K80"]
     assert [finding.key for finding in report.findings] == ["probe-timed-out"]
 
@@ -270,8 +271,8 @@ def test_a_hanging_nvml_is_left_and_nvidia_smi_is_not_asked_the_same(tmp_path: P
     program(root / "usr/bin/nvidia-smi", f"touch {tmp_path}/asked")
     child = program(tmp_path / "child", "sleep 60")
     before = time.monotonic()
-    detection = detect(root, {"PATH": "/bin"}, probes=Probes(0.5, (str(child),)))
-    assert time.monotonic() - before < 10
+    detection = detect(root, {"PATH": "/bin"}, probes=Probes(PATIENCE_S, (str(child),)))
+    assert time.monotonic() - before < 20
     assert "probe-timed-out" in keys(detection)
     assert not (tmp_path / "asked").exists()
 
@@ -280,7 +281,7 @@ def test_what_nvml_said_before_it_hung_is_kept(tmp_path: Path) -> None:
     root = driver_only(tmp_path)
     rows = list(nvml_child.collect(fake_nvml()))
     argv = says(tmp_path, *rows, then="sleep 60")
-    detection = detect(root, {"PATH": "/bin"}, probes=Probes(0.5, argv))
+    detection = detect(root, {"PATH": "/bin"}, probes=Probes(PATIENCE_S, argv))
     assert [(card.pci_id, card.detected_by) for card in detection.cards] == [("10de:1023", "nvml")]
     assert (detection.host.driver, detection.host.driver_detected_by) == ("470.256.02", "nvml")
     assert "probe-timed-out" in keys(detection)

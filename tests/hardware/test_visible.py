@@ -1,4 +1,4 @@
-"""CUDA_VISIBLE_DEVICES against cards. Expected answers: CUDA's guide, and torch's reading of it."""
+"""CUDA_VISIBLE_DEVICES against cards. Expected answers: CUDA's guide, torch, a real driver."""
 
 from __future__ import annotations
 
@@ -39,6 +39,8 @@ def keys(cards: tuple[Candidate, ...], value: str, order: str = "PCI_BUS_ID") ->
         ("0,2,-1,1", ("0", "2")),
         ("0,,1", ("0",)),
         ("GPU-9e8d35e3,GPU-a1b2", ("GPU-9e8d35e3", "GPU-a1b2")),
+        ("GPU-9E8D35E3 ", ("GPU-9e8d35e3",)),
+        (" GPU-9e8d35e3", ()),
         ("GPU-9e8d35e3,0", ("GPU-9e8d35e3",)),
         ("GPU-9e8d35e3,GPU-9e8d35e3", ()),
         ("MIG-12345,MIG-2", ("MIG-12345", "MIG-2")),
@@ -131,6 +133,13 @@ def test_an_instance_named_by_its_card_is_mapped_to_it() -> None:
     assert flags((Candidate(None, mig=True), *cards[:1]), f"MIG-{B}/1/0") == [None, False]
 
 
+def test_an_instance_of_a_card_that_is_not_cut_is_no_card() -> None:
+    value = f"MIG-{A}/1/0"
+    assert flags((Candidate(A, mig=False), Candidate(B, mig=False)), value) == [False, False]
+    assert keys((Candidate(A, mig=False),), value) == ["visible-none"]
+    assert flags((Candidate(A, mig=None),), value) == [None]
+
+
 def test_an_instance_uuid_is_mapped_only_where_one_card_is_cut() -> None:
     value = "MIG-c6d4f1ef-42e4-5de3-91c7-45d71c87eb3f"
     assert flags((Candidate(A, mig=True), Candidate(B, mig=False)), value) == [True, False]
@@ -142,6 +151,50 @@ def test_an_instance_uuid_is_mapped_only_where_one_card_is_cut() -> None:
 def test_only_the_first_instance_is_enumerated() -> None:
     cards = (Candidate(A, mig=True),)
     assert keys(cards, f"MIG-{A}/1/0,MIG-{A}/2/0") == ["visible-ignored"]
+
+
+# docs/verification/2026-11-22-h200-detection.md: what cuDeviceGetCount and cuDeviceGetPCIBusId of
+# driver 580.159.04 said on a machine with two cards, CUDA_DEVICE_ORDER=PCI_BUS_ID
+MEASURED = {
+    "": [],
+    "0": [0],
+    "1": [1],
+    "-1": [],
+    "0,0": [],
+    "0,-1": [0],
+    "1,0": [0, 1],
+    "NoDevFiles": [],
+    "1gpu": [1],
+    "0gpu2,1x": [0, 1],
+    " 0": [0],
+    " 1 , 0": [0, 1],
+    "0,,1": [0],
+    "+0": [0],
+    "7": [],
+    "0,7,1": [0],
+    "1,7,0": [1],
+    A: [0],
+    B: [1],
+    A[:12]: [0],
+    A[:5]: [0],
+    "GPU-": [],
+    "GPU-ffffffff": [],
+    f"{A},{A}": [],
+    f"{A},{A[:12]}": [],
+    f"{A},0": [0],
+    f"0,{B}": [0],
+    f"{B},GPU-ffffffff,{A}": [1],
+    f"MIG-{A}/1/0": [],
+    A.upper(): [0],
+    f" {A}": [],
+    f"{A} ": [0],
+}
+
+
+@pytest.mark.parametrize("value", MEASURED)
+def test_a_real_driver_was_seen_to_read_the_list_so(value: str) -> None:
+    cards = (Candidate(A, mig=False), Candidate(B, mig=False))
+    assert [n for n, flag in enumerate(flags(cards, value)) if flag] == MEASURED[value]
 
 
 CARDS = st.lists(
