@@ -19,6 +19,8 @@ from envforge.values import ComputeCapability, best_support
 
 pytestmark = pytest.mark.gpu
 
+_LOG = logging.getLogger(__name__)
+
 _NO_BINARY_FOR_GPU = 209
 _MAJOR, _MINOR = 75, 76
 _LOADABLE = [path for path in CAPTURES if ",rdc," not in path.name]
@@ -93,7 +95,7 @@ def test_a_real_card_runs_what_was_predicted_and_refuses_the_rest(card, path):
         predicted = best_support([code.device for code in codes], card.capability)
         status, module = card.load(image)
         labels = [str(code) for code in codes]
-        logging.info("%s %s on %s: %s, %s", path.name, labels, card.capability, predicted, status)
+        _LOG.info("%s %s on %s: %s, %s", path.name, labels, card.capability, predicted, status)
         if predicted == "none":
             assert status == _NO_BINARY_FOR_GPU
         else:
