@@ -9,9 +9,10 @@ from typing import Literal, NamedTuple
 from envforge.hardware.cards import DetectedGpu, Layer
 from envforge.hardware.finding import Finding
 from envforge.hardware.host import Host
-from envforge.hardware.layer import LayerReport, Probes, ReportedGpu
-from envforge.hardware.nvml import ask_nvml, nvml_argv
+from envforge.hardware.layer import LayerReport, ReportedGpu
+from envforge.hardware.nvml import ask_nvml
 from envforge.hardware.pci import bus_order, same_card
+from envforge.hardware.probes import Probes
 from envforge.hardware.smi import ask_smi
 
 
@@ -31,8 +32,7 @@ def ask_driver(
     probes: Probes,
 ) -> Joined:
     """Fill in what the first layer that answers knows; nothing is lost when none does."""
-    argv = probes.nvml_argv or nvml_argv()
-    report = ask_nvml(root, environ, probes.timeout_s, argv)
+    report = ask_nvml(root, environ, *probes)
     if report.gpus or any(finding.key == "probe-timed-out" for finding in report.findings):
         # nvidia-smi asks the same library: after a time-out it would only hang once more
         return _join(cards, host, report, "nvml")

@@ -12,7 +12,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -21,15 +20,15 @@ from envforge.hardware.cards import DetectedGpu, file_cards, module_cards
 from envforge.hardware.files import there_is
 from envforge.hardware.finding import Finding
 from envforge.hardware.host import Host, read_host
-from envforge.hardware.layer import Probes
 from envforge.hardware.pci import scan
+from envforge.hardware.probes import Probes
 from envforge.hardware.procfs import Information, count_mig_instances, described_cards, said_of
 from envforge.hardware.reach import reach
 
 Asking = Literal["never", "if-needed", "always"]
 """Whether the driver is asked for what files do not tell; memory is in no file."""
 
-_VGPU = re.compile(r"(?:GRID|NVIDIA) (?:.*-[0-9]+[ABCQ](?:4|ME)?|K[0-9]{3}Q)\Z")
+_VGPU_ENDS = frozenset(("A", "B", "B4", "C", "CME", "Q"))
 _SIGNS = ("dev/nvidiactl", "dev/nvidia0", "dev/dxg")
 
 
@@ -52,8 +51,8 @@ def detect(
     """Find the cards. ``known`` holds the device ids (``1187``) that need no driver to explain."""
     host = read_host(root, environ)
     information = described_cards(root)
-    bus = scan(root / "sys")
-    cards = file_cards(root, bus.gpus, information)
+    functions, virtual = scan(root / "sys")
+    cards = file_cards(root, functions, information)
     findings: list[Finding] = []
     needed = asking == "always" or (asking == "if-needed" and _is_open(cards, environ, known))
     if needed and _driver_signs(root, host):
@@ -63,9 +62,7 @@ def detect(
     cards = cards or module_cards(information)
     cards, reached = reach(cards, host, information, root, environ)
     own = [finding for card in cards for finding in _of_card(card, known, information, root)]
-    return Detection(
-        tuple(cards), host, (*_of_machine(host, bus.virtual), *own, *reached, *findings)
-    )
+    return Detection(tuple(cards), host, (*_of_machine(host, virtual), *own, *reached, *findings))
 
 
 def _is_open(
@@ -108,8 +105,16 @@ def _of_card(
         yield Finding("unknown-device", card.address, {"pci_id": card.pci_id})
     if card.detected_by == "device-tree" and card.compute_capability is None:
         yield Finding("unknown-tegra", None, {"name": card.name or ""})
-    if card.name and _VGPU.match(card.name):
+    if card.name and _is_slice(card.name):
         yield Finding("vgpu-guest", card.address, {"model": card.name})
     if card.mig:
         instances = count_mig_instances(root, said_of(card.address, information))
         yield Finding("mig-enabled", card.address, {"instances": str(instances or 0)})
+
+
+def _is_slice(model: str) -> bool:
+    """``GRID V100D-8Q``, ``NVIDIA A40-48Q``, ``GRID K120Q``: a card's name, size and series."""
+    brand, _, rest = model.partition(" ")
+    size = rest.rpartition("-")[2] if "-" in rest else rest.partition("K")[2]
+    series = size.lstrip("0123456789")
+    return brand in ("GRID", "NVIDIA") and series in _VGPU_ENDS and series != size

@@ -14,8 +14,6 @@ from envforge.hardware.files import link_name, text_of, there_is
 DriverLayer = Literal["ENVFORGE_DRIVER", "sysfs", "proc", "nvml", "nvidia-smi"]
 
 _VERSION = re.compile(r"\d+(?:\.\d+)+")
-_DRIVER = re.compile(r"[0-9]{1,4}(?:\.[0-9]{1,4}){0,3}\Z")
-_OS_RELEASE = re.compile(r'^(ID|VERSION_ID)="?([^"\n]*)"?$', re.MULTILINE)
 _LIBRARY_FOLDERS = (
     "usr/lib/x86_64-linux-gnu",
     "usr/lib/aarch64-linux-gnu",
@@ -81,7 +79,7 @@ def _driver(root: Path, environ: Mapping[str, str]) -> tuple[str, DriverLayer] |
 
 
 def _named_driver(text: str) -> str:
-    if not _DRIVER.match(text):
+    if not re.fullmatch(r"[0-9]{1,4}(?:\.[0-9]{1,4}){0,3}", text):
         raise UsageError(
             f"ENVFORGE_DRIVER: {text!r} is not a driver version",
             hint="write it as nvidia-smi does: ENVFORGE_DRIVER=470.256.02",
@@ -127,5 +125,7 @@ def _glibc() -> str | None:
 
 
 def _distribution(root: Path) -> str | None:
-    fields = dict(_OS_RELEASE.findall(text_of(root / "etc/os-release")))
-    return f"{fields['ID']}-{fields['VERSION_ID']}" if len(fields) == 2 else None  # noqa: PLR2004
+    lines = (line.partition("=") for line in text_of(root / "etc/os-release").splitlines())
+    fields = {name: value.strip("\"'") for name, _, value in lines}
+    name, version = fields.get("ID"), fields.get("VERSION_ID")
+    return f"{name}-{version}" if name and version else None

@@ -12,17 +12,6 @@ _CAPABILITY = re.compile(r"([0-9]{1,2})\.([0-9])\Z")
 _DRIVER = re.compile(r"[0-9]+(?:\.[0-9]+)+\Z")
 
 
-class Probes(NamedTuple):
-    """How long each of the two layers may take, and how NVML is asked.
-
-    Without persistence mode the first question wakes the cards up: seconds, with eight of them.
-    """
-
-    timeout_s: float = 15.0
-    nvml_argv: tuple[str, ...] | None = None
-    """None: this Python with nvidia-ml-py."""
-
-
 class ReportedGpu(NamedTuple):
     """One card as the driver names it; None where this driver cannot say."""
 

@@ -29,10 +29,13 @@ def nvml_argv() -> list[str]:
 
 
 def ask_nvml(
-    root: Path, environ: Mapping[str, str], timeout_s: float, argv: Sequence[str]
+    root: Path,
+    environ: Mapping[str, str],
+    timeout_s: float,
+    argv: Sequence[str] | None = None,
 ) -> LayerReport:
     """List the cards as NVML names them; the report of what went wrong where it has none."""
-    answer = ask(argv, _with_wsl_libraries(root, environ), timeout_s)
+    answer = ask(argv or nvml_argv(), _with_wsl_libraries(root, environ), timeout_s)
     rows = list(_rows(answer))
     gpus = tuple(_gpu(row) for row in rows if "index" in row)
     driver = next((parse_driver(str(row["driver"])) for row in rows if "driver" in row), None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -12,8 +11,8 @@ from envforge.hardware.files import link_name, names_in, text_of, there_is
 _NVIDIA = "0x10de"
 _GPU_CLASSES = ("0x0300", "0x0302")
 """VGA and 3D controllers: a card's audio, USB and bridge functions carry the vendor id too."""
-_ID = re.compile(r"0x([0-9a-f]{4})\Z")
-_ADDRESS = re.compile(r"([0-9a-f]+):([0-9a-f]{2}):([0-9a-f]{2})\.([0-7])\Z")
+_HEX = frozenset("0123456789abcdef")
+_ID_LENGTH = len("0x1187")
 
 
 class PciGpu(NamedTuple):
@@ -25,31 +24,22 @@ class PciGpu(NamedTuple):
     """The kernel driver that holds it: ``nvidia``, ``nouveau``, ``vfio-pci``."""
 
 
-class PciScan(NamedTuple):
-    """One pass over the bus."""
+def scan(sys: Path = Path("/sys")) -> tuple[list[PciGpu], int]:
+    """List NVIDIA's GPU functions in bus order, and count the virtual ones that were left out.
 
-    gpus: list[PciGpu]
-    """In bus order."""
-    virtual: int
-    """How many virtual functions were left out.
-
-    On the host of a vGPU they are slices of a card that is listed itself, with the same device id;
+    On the host of a vGPU those are slices of a card that is listed itself, with the same device id;
     ``physfn`` points to it. A guest has no such link: there the slice is the card.
     """
-
-
-def scan(sys: Path = Path("/sys")) -> PciScan:
-    """List NVIDIA's GPU functions; empty where sysfs has no PCI bus."""
     folder = sys / "bus/pci/devices"
     found = [gpu for name in names_in(folder) if (gpu := _gpu(folder / name)) is not None]
     real = [gpu for gpu in found if not there_is(folder / gpu.address / "physfn")]
     real.sort(key=lambda gpu: bus_order(gpu.address))
-    return PciScan(real, len(found) - len(real))
+    return real, len(found) - len(real)
 
 
 def find_gpus(sys: Path = Path("/sys")) -> list[PciGpu]:
     """List NVIDIA's GPU functions, in bus order; empty where sysfs has no PCI bus."""
-    return scan(sys).gpus
+    return scan(sys)[0]
 
 
 def _gpu(function: Path) -> PciGpu | None:
@@ -57,24 +47,27 @@ def _gpu(function: Path) -> PciGpu | None:
         return None
     if not text_of(function / "class").lower().startswith(_GPU_CLASSES):
         return None
-    match = _ID.match(text_of(function / "device").lower())
-    return (
-        PciGpu(function.name, f"10de:{match[1]}", link_name(function / "driver")) if match else None
-    )
+    device = text_of(function / "device").lower()
+    if len(device) != _ID_LENGTH or not device.startswith("0x") or not _HEX.issuperset(device[2:]):
+        return None
+    return PciGpu(function.name, f"10de:{device[2:]}", link_name(function / "driver"))
 
 
 def bus_order(address: str | None) -> tuple[int, ...]:
-    """Sort key of an address: a domain may have more than four digits, so text does not sort."""
-    match = _ADDRESS.match(address or "")
-    return tuple(int(part, 16) for part in match.groups()) if match else ()
+    """Sort key of an address: a domain may have more than four digits, so text does not sort.
+
+    Empty for text of another form. No regular expression: compiling one costs more than the scan.
+    """
+    parts = (address or "").lower().replace(".", ":").split(":")
+    if len(parts) != 4 or not all(part and _HEX.issuperset(part) for part in parts):  # noqa: PLR2004
+        return ()
+    return tuple(int(part, 16) for part in parts)
 
 
 def normal_address(text: str) -> str | None:
     """Spell ``00000000:0B:00.0`` of NVML and nvidia-smi as sysfs does; None for another form."""
-    match = _ADDRESS.match(text.strip().lower())
-    if match is None:
-        return None
-    return f"{int(match[1], 16):04x}:{match[2]}:{match[3]}.{match[4]}"
+    place = bus_order(text.strip())
+    return "{:04x}:{:02x}:{:02x}.{:x}".format(*place) if place else None
 
 
 def same_card(address: str | None, others: Iterable[str]) -> str | None:

@@ -5,7 +5,6 @@ https://download.nvidia.com/XFree86/Linux-x86_64/470.256.02/README/procinterface
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -13,9 +12,9 @@ from typing import NamedTuple
 from envforge.hardware.files import names_in, text_of, there_is
 from envforge.hardware.pci import normal_address, same_card
 
-_LINE = re.compile(r"^([A-Za-z ]+):[ \t]*(.*?)[ \t]*$", re.MULTILINE)
-_UUID = re.compile(r"GPU-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
-_MINOR = re.compile(r"[0-9]{1,6}\Z")
+_UUID_LENGTH = len("GPU-00000000-0000-0000-0000-000000000000")
+_UUID_LETTERS = frozenset("0123456789abcdef-")
+_MINORS = frozenset(str(minor) for minor in range(256))
 
 
 class Information(NamedTuple):
@@ -47,16 +46,23 @@ def said_of(address: str | None, information: Mapping[str, Information]) -> Info
 
 def parse_information(text: str) -> Information:
     """Read one ``information`` file. ``GPU Blacklisted`` is what 470 called ``GPU Excluded``."""
-    fields = {name.strip(): value for name, value in _LINE.findall(text)}
-    uuid = fields.get("GPU UUID", "").lower().replace("gpu-", "GPU-", 1)
+    lines = (line.partition(":") for line in text.splitlines())
+    fields = {name.strip(): value.strip() for name, _, value in lines}
     minor = fields.get("Device Minor", "")
     model = fields.get("Model", "")
     return Information(
         model=None if model in ("", "Unknown") else model,
-        uuid=uuid if _UUID.match(uuid) else None,
-        minor=int(minor) if _MINOR.match(minor) else None,
+        uuid=_uuid(fields.get("GPU UUID", "")),
+        minor=int(minor) if minor in _MINORS else None,
         excluded="Yes" in (fields.get("GPU Excluded"), fields.get("GPU Blacklisted")),
     )
+
+
+def _uuid(text: str) -> str | None:
+    """Accept ``GPU-3812f520-…``; not the question marks of a card that was never used."""
+    digits = text[4:].lower()
+    whole = len(text) == _UUID_LENGTH and _UUID_LETTERS.issuperset(digits)
+    return f"GPU-{digits}" if whole and text.startswith("GPU-") else None
 
 
 def count_mig_instances(root: Path, said: Information | None) -> int | None:

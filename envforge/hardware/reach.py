@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -11,10 +10,8 @@ from envforge.hardware.files import names_in, there_is
 from envforge.hardware.finding import Finding, FindingKey
 from envforge.hardware.host import Host
 from envforge.hardware.procfs import Information, said_of
-from envforge.hardware.visible import Candidate, visible_cards
 
-_PASSING_ON = re.compile(r"vfio|pci-stub|pciback")
-_DEVICE_NODE = re.compile(r"nvidia[0-9]+\Z")
+_PASSING_ON = ("vfio", "pci-stub", "pciback")
 
 
 def binding_finding(card: DetectedGpu, host: Host) -> Finding | None:
@@ -27,7 +24,7 @@ def binding_finding(card: DetectedGpu, host: Host) -> Finding | None:
     key: FindingKey = "other-driver-bound"
     if card.driver_bound == "nouveau":
         key = "nouveau-bound"
-    elif _PASSING_ON.search(card.driver_bound):
+    elif any(word in card.driver_bound for word in _PASSING_ON):
         key = "passed-through"
     return Finding(key, card.address, {"driver": card.driver_bound})
 
@@ -42,15 +39,26 @@ def reach(
     """Set ``visible`` of every card, and say what hides the hidden ones."""
     hiding = [_hiding(card, host, information, root) for card in cards]
     open_cards = [card for card, why in zip(cards, hiding, strict=True) if why is None]
-    view = visible_cards([Candidate(card.uuid, card.mig) for card in open_cards], environ)
+    seen, chosen = _left_by_environment(open_cards, environ)
     some = _some_hidden(open_cards, host, information, root)
-    flags = iter((None,) * len(open_cards) if some else view.flags)
+    flags = iter((None,) * len(open_cards) if some else seen)
     shown = [
         card._replace(visible=next(flags) if why is None else False)
         for card, why in zip(cards, hiding, strict=True)
     ]
     found = [why for why in (*hiding, some) if why is not None]
-    return shown, [*_without_devices(cards, host, root, environ), *found, *view.findings]
+    return shown, [*_without_devices(cards, host, root, environ), *found, *chosen]
+
+
+def _left_by_environment(
+    cards: Sequence[DetectedGpu], environ: Mapping[str, str]
+) -> tuple[Sequence[bool | None], Sequence[Finding]]:
+    if "CUDA_VISIBLE_DEVICES" not in environ:
+        return (True,) * len(cards), ()
+    from envforge.hardware.visible import Candidate, visible_cards  # noqa: PLC0415 -- rarely set
+
+    view = visible_cards([Candidate(card.uuid, card.mig) for card in cards], environ)
+    return view.flags, view.findings
 
 
 def _hiding(
@@ -88,7 +96,8 @@ def _some_hidden(
 
 
 def _device_nodes(root: Path) -> list[str]:
-    return [name for name in names_in(root / "dev") if _DEVICE_NODE.match(name)]
+    names = names_in(root / "dev")
+    return [name for name in names if name.startswith("nvidia") and name[6:].isdecimal()]
 
 
 def _without_devices(

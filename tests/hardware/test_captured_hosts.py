@@ -13,7 +13,7 @@ from envforge.capability.models import Architecture, Database
 from envforge.hardware.cards import DetectedGpu
 from envforge.hardware.detect import Detection, detect
 from envforge.hardware.judge import judge_card, judge_host
-from envforge.hardware.layer import Probes
+from envforge.hardware.probes import Probes
 
 CAPTURES = sorted(HOSTS.glob("*.txt"))
 SEEN = {True: "seen", False: "hidden", None: "unsure"}

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from envforge.hardware import nvml_child
 from envforge.hardware.detect import Detection, detect
-from envforge.hardware.layer import Probes
 from envforge.hardware.nvml import ask_nvml, nvml_argv
+from envforge.hardware.probes import Probes
 from envforge.hardware.smi import ask_smi
 from envforge.values import ComputeCapability
 

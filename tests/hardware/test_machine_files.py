@@ -15,8 +15,8 @@ from envforge.capability.load import load
 from envforge.errors import UsageError
 from envforge.hardware.detect import detect
 from envforge.hardware.host import read_host
-from envforge.hardware.layer import Probes
 from envforge.hardware.pci import PciGpu, find_gpus, normal_address, pci_id_of, same_card
+from envforge.hardware.probes import Probes
 from envforge.hardware.procfs import Information, parse_information
 from envforge.hardware.tegra import CAPABILITIES, find_tegra
 
@@ -251,3 +251,30 @@ def test_nothing_that_starts_programs_is_even_loaded_where_files_answer(tmp_path
     argv = [sys.executable, "-c", code]
     answer = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)
     assert answer.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("model", "slice_of"),
+    [
+        ("GRID V100D-8Q", True),
+        ("NVIDIA A40-48Q", True),
+        ("GRID P4-1B4", True),
+        ("NVIDIA A100-1-5CME", True),
+        ("GRID K120Q", True),
+        ("GRID K520", False),
+        ("GRID K1", False),
+        ("NVIDIA A100-SXM4-40GB", False),
+        ("NVIDIA H200", False),
+        ("Tesla V100-SXM2-16GB", False),
+        ("NVIDIA RTX A2000", False),
+        ("NVIDIA", False),
+    ],
+)
+def test_a_slice_of_a_card_is_known_by_its_name(
+    tmp_path: Path, model: str, *, slice_of: bool
+) -> None:
+    root = machine(tmp_path, "v100-vgpu-guest")
+    path = root / "proc/driver/nvidia/gpus/0000:02:00.0/information"
+    path.write_text(f"Model: \t\t {model}\nDevice Minor: \t 0\n")
+    keys = [finding.key for finding in detect(root, {}).findings]
+    assert keys == (["vgpu-guest"] if slice_of else [])
