@@ -43,6 +43,8 @@ class Host(NamedTuple):
     """NVIDIA's, by the version of libnvidia-container."""
     wsl: bool = False
     """Windows Subsystem for Linux: the driver is the Windows one, numbered as on Windows."""
+    machine: str | None = None
+    """``x86_64``, ``aarch64``: wheels are built for one of them."""
 
 
 def read_host(root: Path = Path("/"), environ: Mapping[str, str] = os.environ) -> Host:
@@ -63,6 +65,7 @@ def read_host(root: Path = Path("/"), environ: Mapping[str, str] = os.environ) -
         driver_library=driver if driver in cuda else next(iter(cuda), None),
         container=_container(root, environ),
         container_toolkit=next(iter(_libraries(root, "libnvidia-container")), None),
+        machine=os.uname().machine,
         wsl=there_is(root / "dev/dxg") and "microsoft" in kernel.lower(),
     )
 
