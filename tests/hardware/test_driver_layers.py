@@ -150,7 +150,9 @@ def test_what_nvidia_smi_said_before_it_hung_is_kept(tmp_path: Path) -> None:
     assert [finding.key for finding in report.findings] == ["probe-timed-out"]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25, deadline=None
+)
 @given(text=st.text(alphabet=st.characters(exclude_characters="\0", codec="utf-8"), max_size=80))
 def test_any_output_of_nvidia_smi_is_survived(text: str, tmp_path: Path) -> None:
     (tmp_path / "said").write_text(text, encoding="utf-8")
@@ -355,7 +357,9 @@ def test_uuids_that_files_do_not_have_are_asked_for(tmp_path: Path) -> None:
     assert (detection.cards[0].uuid, detection.cards[0].visible) == (UUID, True)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25, deadline=None
+)
 @given(
     rows=st.lists(
         st.dictionaries(

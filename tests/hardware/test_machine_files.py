@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from captured import HOSTS, read_capture
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from envforge.capability.load import load
@@ -203,6 +203,7 @@ def test_an_os_release_without_a_version_names_no_distribution(tmp_path: Path) -
     assert read_host(tmp_path, {}).distribution is None
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60), st.text(max_size=60))
 def test_any_file_of_the_module_is_survived(tmp_path_factory: object, a: str, b: str) -> None:
     root = tmp_path_factory.mktemp("root")  # type: ignore[attr-defined]
