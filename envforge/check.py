@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from envforge.capability.lookup import Card, architecture_of, find_card, find_device
 from envforge.capability.models import Architecture, Database
-from envforge.errors import Unsatisfiable
+from envforge.errors import AmbiguousName, UnknownName, Unsatisfiable
 from envforge.hardware.host import Host, read_host
 from envforge.resolver import Conflict, Request, Resolution, cpu_route, explain, routes
+
+if TYPE_CHECKING:  # a named card needs no bus: at run time detection is loaded only to detect
+    from envforge.hardware.cards import DetectedGpu
+    from envforge.hardware.detect import Detection
+    from envforge.hardware.finding import Finding
 
 
 class CheckedCard(NamedTuple):
@@ -24,6 +29,10 @@ class CheckedCard(NamedTuple):
     """What is left without the card: the CPU."""
     conflict: Conflict | None
     """Why there is no route at all."""
+    detected: DetectedGpu | None = None
+    """The card as this machine shows it; None where it was only named."""
+    findings: tuple[Finding, ...] = ()
+    """What stands between this card and CUDA on this machine."""
 
 
 class CheckReport(NamedTuple):
@@ -31,44 +40,112 @@ class CheckReport(NamedTuple):
 
     host: Host
     cards: tuple[CheckedCard, ...]
+    unidentified: tuple[DetectedGpu, ...] = ()
+    """Cards that are there, and that neither the database nor their driver can explain."""
+    findings: tuple[Finding, ...] = ()
+    """About the machine, and about the unidentified cards."""
 
 
 ListRoutes = Callable[[Database, Request], list[Resolution]]
 
 
 def check(
-    database: Database, gpu: str | None, request: Request, list_routes: ListRoutes = routes
+    database: Database,
+    gpu: str | None,
+    request: Request,
+    list_routes: ListRoutes = routes,
+    detection: Detection | None = None,
 ) -> CheckReport:
     """Judge ``gpu`` (or every card of this machine) against ``request``.
 
-    ``list_routes``: the newest release of each route, or ``all_routes``.
+    ``list_routes``: the newest release of each route, or ``all_routes``; ``detection``: another
+    machine's.
 
     UnknownName and AmbiguousName for a card that cannot be identified; Unsatisfiable when a
     named card has no route at all for what was asked.
     """
-    host = read_host()
-    found = identify(database, gpu)
+    if named := gpu or os.environ.get("ENVFORGE_GPU"):
+        return _check_named(database, gpu, named, request, list_routes)
+    from envforge.hardware.detect import detect  # noqa: PLC0415 -- a named card needs no bus
+
+    found = detection or detect(known=database.devices)
+    return _check_machine(database, request, list_routes, found)
+
+
+def _check_named(
+    database: Database, gpu: str | None, named: str, request: Request, list_routes: ListRoutes
+) -> CheckReport:
     # the driver at hand judges the cards at hand, not one that was named for another machine
-    driver = os.environ.get("ENVFORGE_DRIVER") if gpu else host.driver
-    asked = request._replace(driver=request.driver or driver)
+    host = read_host()
+    supposed = host.driver if host.driver_detected_by == "ENVFORGE_DRIVER" else None
+    asked = request._replace(card=find_card(database, named), driver=request.driver or supposed)
+    checked = _judge(database, asked, "--gpu" if gpu else "ENVFORGE_GPU", list_routes)
+    if gpu and checked.conflict is not None:
+        raise Unsatisfiable(f"no PyTorch of this request computes on {gpu}", checked.conflict)
+    return CheckReport(host, (checked,))
+
+
+def _check_machine(
+    database: Database, request: Request, list_routes: ListRoutes, found: Detection
+) -> CheckReport:
+    named = [(detected, card_of(database, detected)) for detected in found.cards]
     cards = tuple(
-        _judge(database, asked._replace(card=card), detected_by, list_routes)
-        for card, detected_by in found
+        _judge_detected(database, request._replace(card=card), detected, found, list_routes)
+        for detected, card in named
+        if card is not None
     )
-    if gpu and cards[0].conflict is not None:
-        raise Unsatisfiable(f"no PyTorch of this request computes on {gpu}", cards[0].conflict)
-    return CheckReport(host, cards)
+    from envforge.hardware.judge import judge_host  # noqa: PLC0415
+
+    nameless = tuple(detected for detected, card in named if card is None)
+    places = {card.address for card in nameless} | {None}
+    rest = tuple(finding for finding in found.findings if finding.card in places)
+    return CheckReport(found.host, cards, nameless, (*judge_host(found.host), *rest))
 
 
 def identify(database: Database, gpu: str | None) -> list[tuple[Card, str]]:
-    """Name the cards: ``--gpu``, then ``ENVFORGE_GPU``, then sysfs."""
+    """Name the cards and the layer that did: ``--gpu``, ``ENVFORGE_GPU``, then this machine."""
     if gpu:
         return [(find_card(database, gpu), "--gpu")]
     if named := os.environ.get("ENVFORGE_GPU"):
         return [(find_card(database, named), "ENVFORGE_GPU")]
-    from envforge.hardware.pci import find_gpus  # noqa: PLC0415 -- a named card needs no bus
+    from envforge.hardware.detect import detect  # noqa: PLC0415
 
-    return [(find_device(database, function.id), "sysfs") for function in find_gpus()]
+    found = [(card_of(database, row), row.detected_by) for row in detect().cards]
+    return [(card, layer) for card, layer in found if card is not None]
+
+
+def card_of(database: Database, detected: DetectedGpu) -> Card | None:
+    """Name a card of this machine: by its id, else by what its driver or board says of it."""
+    device = (detected.pci_id or "")[5:]
+    if device in database.devices:
+        return find_device(database, str(detected.pci_id))
+    capability, name = detected.compute_capability, detected.name
+    if capability and str(capability) in database.architectures:
+        return Card(name or f"unknown card {detected.pci_id}", capability, None, detected.pci_id)
+    try:
+        return find_card(database, (name or "").removeprefix("NVIDIA ")) if name else None
+    except (UnknownName, AmbiguousName):
+        return None
+
+
+def _judge_detected(
+    database: Database,
+    request: Request,
+    detected: DetectedGpu,
+    found: Detection,
+    list_routes: ListRoutes,
+) -> CheckedCard:
+    """A driver that does not hold the card says nothing about what could run on it."""
+    from envforge.hardware.judge import is_served, judge_card  # noqa: PLC0415
+
+    host = found.host
+    supposed = host.driver_detected_by == "ENVFORGE_DRIVER"
+    at_hand = host.driver if supposed or is_served(detected, host) else None
+    asked = request._replace(driver=request.driver or at_hand)
+    checked = _judge(database, asked, detected.detected_by, list_routes)
+    own = [row for row in found.findings if row.card is not None and row.card == detected.address]
+    judged = judge_card(detected, checked.architecture, host, database.drivers)
+    return checked._replace(detected=detected, findings=(*own, *judged))
 
 
 def _judge(

@@ -9,7 +9,9 @@ import click
 from envforge.capability.models import Database
 from envforge.check import CheckedCard, CheckReport
 from envforge.errors import UsageError
+from envforge.hardware.cards import DetectedGpu
 from envforge.report import sentences
+from envforge.report.findings import finding_json, finding_text
 from envforge.resolver.model import Resolution
 
 SCHEMA = "envforge.check/1"
@@ -20,8 +22,32 @@ def check_json(report: CheckReport, database: Database) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "host": report.host._asdict(),
-        "cards": [_card_json(checked, database) for checked in report.cards],
+        "cards": [
+            *(_card_json(checked, database) for checked in report.cards),
+            *(_unidentified_json(card, report) for card in report.unidentified),
+        ],
+        "findings": [finding_json(row) for row in report.findings if row.card is None],
     }
+
+
+def _unidentified_json(card: DetectedGpu, report: CheckReport) -> dict[str, Any]:
+    """A card without a place in the database has no routes, and says so."""
+    unknown = ("chip", "compute_capability", "architecture", "last_driver_branch", "conflict")
+    found = [finding_json(row) for row in report.findings if row.card == card.address]
+    return {
+        **dict.fromkeys(unknown),
+        "name": card.name,
+        "pci_id": card.pci_id,
+        "detected_by": card.detected_by,
+        "routes": [],
+        "findings": found if card.address else [],
+        **_machine_json(card),
+    }
+
+
+def _machine_json(card: DetectedGpu | None) -> dict[str, Any]:
+    fields = ("address", "uuid", "memory_mib", "driver_bound", "visible", "mig")
+    return {field: getattr(card, field) if card else None for field in fields}
 
 
 def _card_json(checked: CheckedCard, database: Database) -> dict[str, Any]:
@@ -36,6 +62,8 @@ def _card_json(checked: CheckedCard, database: Database) -> dict[str, Any]:
         "detected_by": checked.detected_by,
         "routes": [_route_json(route, checked, database) for route in _all_routes(checked)],
         "conflict": sentences.conflict_json(checked.conflict) if checked.conflict else None,
+        "findings": [finding_json(row) for row in checked.findings],
+        **_machine_json(checked.detected),
     }
 
 
@@ -75,13 +103,27 @@ def check_text(report: CheckReport, database: Database) -> str:
     lines = [f"{host.distribution or 'this machine'} · kernel {host.kernel} · {driver}"]
     for checked in report.cards:
         lines += ["", *_card_lines(checked, database)]
-    if not report.cards:
+    lines += [f"  ! {finding_text(row)}" for row in report.findings if row.card is None]
+    for card in report.unidentified:
+        lines += ["", *_unidentified_lines(card, report)]
+    if not report.cards and not report.unidentified:
         lines += [
             "",
             "No NVIDIA card found (sysfs lists no PCI GPU of vendor 10de).",
             "For a card in another machine: envforge check --gpu gtx760",
         ]
     return "\n".join(lines)
+
+
+def _unidentified_lines(card: DetectedGpu, report: CheckReport) -> list[str]:
+    name = click.style(card.name or "unknown card", bold=True)
+    known = [card.pci_id, card.address, f"found by {card.detected_by}"]
+    lines = [name, "  " + " · ".join(filter(None, known))]
+    if card.address:
+        own = [row for row in report.findings if row.card == card.address]
+        lines += [f"  ! {finding_text(row)}" for row in own]
+    lines.append("  if you know its compute capability: envforge check --gpu sm_75")
+    return lines
 
 
 def pip_line(report: CheckReport, database: Database) -> str:
@@ -115,7 +157,9 @@ def _card_lines(checked: CheckedCard, database: Database) -> list[str]:
         f"last driver branch {last}" if last else "served by the newest driver branch",
         f"found by {checked.detected_by}",
     ]
-    lines = [click.style(card.name, bold=True), "  " + " · ".join(filter(None, identity)), ""]
+    lines = [click.style(card.name, bold=True), "  " + " · ".join(filter(None, identity))]
+    lines += [f"  ! {finding_text(row)}" for row in checked.findings]
+    lines.append("")
     for route in _all_routes(checked):
         lines += _route_lines(route, checked, database)
     if checked.conflict is not None:

@@ -105,7 +105,7 @@ def release_capability(release: TorchRelease, card: Card) -> Iterator[Broken]:
             torch=release.version,
             range=build.compute_capability,
             compute_capability=str(card.compute_capability),
-        )
+        )._replace(source=build.compute_capability_basis or build.source)
 
 
 def host_compiler(release: TorchRelease, toolkit: CudaToolkit, gcc: str) -> Iterator[Broken]:
