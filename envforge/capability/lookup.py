@@ -126,7 +126,7 @@ def _shown_name(devices: Iterable[Device], key: str) -> str | None:
     """Spell the name as pci.ids does: what all matching names begin with."""
     names = [name for device in devices for name in marketing_names(device.name)]
     matching = [name for name in names if key in normalise(name)]
-    common = commonprefix(matching).strip()
+    common = commonprefix(matching).strip()  # noqa: RUF071 -- K40c, K40m: Tesla K40
     return common if key in normalise(common) else None
 
 
@@ -134,7 +134,7 @@ def near_names(database: Database, text: str) -> tuple[str, ...]:
     """Find card names that look like ``text``, best first."""
     from difflib import get_close_matches  # noqa: PLC0415 -- only on the way to an error
 
-    return tuple(get_close_matches(normalise(text), database.names, n=5, cutoff=0.7))
+    return tuple(get_close_matches(normalise(text), database.names, n=5, cutoff=0.6))
 
 
 def architecture_of(database: Database, card: Card) -> Architecture:
