@@ -64,7 +64,7 @@ L1_WEIGHT = 20.0          # pix2pix has 100, which leaves the GAN term nothing t
 LEAK = 0.2
 DROPOUT = 0.2             # pix2pix's only noise, and here the reason to save torch's random state
 
-# Bounds. Behind each: the worst of the healthy stacks (torch 1.0 to 2.13 on CPUs, 2.11 on an H200)
+# Bounds. Behind each: the worst of the healthy stacks (torch 1.0 to 2.15 on CPUs, 2.11 on an H200)
 # and the mildest fault seen: most were planted, TF32 is what the H200 does when it is left on.
 KNOWN_ANSWER_BOUND = 1e-5   # 7e-7; inputs rounded to ten bits 9e-4, channels swapped 6
 GRADIENT_BOUND = 1e-3       # 6e-8; a gradient one per cent too large 1e-2
