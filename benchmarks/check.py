@@ -12,6 +12,7 @@ import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import click
 
@@ -36,7 +37,8 @@ def measure(argv: list[str]) -> float:
 def main(rounds: int) -> None:
     """Print a table of medians and ratios."""
     times: dict[str, list[float]] = {"python -c pass": [], **{name: [] for name in COMMANDS}}
-    argvs = {name: [sys.executable, "-m", "envforge", *args] for name, args in COMMANDS.items()}
+    program = str(Path(sys.executable).with_name("envforge"))
+    argvs = {name: [program, *args] for name, args in COMMANDS.items()}
     for argv in (PEER, *argvs.values()):
         measure(argv)  # warm the page cache and the compiled database
     for _ in range(rounds):

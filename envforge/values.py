@@ -95,6 +95,7 @@ class DeviceCode(NamedTuple):
     """``a``: this capability only. ``f``: this family (major version) only. Empty: neither."""
 
     @classmethod
+    @cache
     def parse(cls, text: str) -> DeviceCode:
         """Read ``"sm_35"``, ``"sm_90a"``, ``"compute_100f"``; ValueError for anything else."""
         match = _CODE.match(text)

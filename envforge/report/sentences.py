@@ -10,6 +10,8 @@ from envforge.resolver.model import Broken, Conflict, Relaxation, Request, Resol
 _RULES = {
     "kernels": "torch {torch}'s {variant} wheel carries {codes}: none of it runs on compute"
     " capability {compute_capability}",
+    "tegra": "compute capability {compute_capability} is found on Jetson boards only; every build"
+    " known here is for x86-64 machines",
     "nvcc": "nvcc compiles for compute capability {compute_capability} ({architecture}) only with"
     " CUDA {range}",
     "torch-cuda": "torch {torch} compiles only with CUDA {range}",

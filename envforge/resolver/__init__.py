@@ -38,6 +38,7 @@ __all__ = [
 
 _DROPPABLE = ("torch", "cuda", "gcc", "python", "platform", "route", "driver")
 _SPECIFIC_FIRST = (
+    "tegra",
     "wheel-glibc",
     "wheel-python",
     "torch-python",

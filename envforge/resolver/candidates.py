@@ -45,7 +45,9 @@ class Search(NamedTuple):
 
 def candidates(search: Search, route: RouteKind) -> Iterator[Candidate]:
     """Yield the candidates of ``route`` for the search's release, best first."""
-    if route in ("wheel", "wheel-variant"):
+    if route != "cpu" and (broken := tuple(rules.desktop(search.architecture))):
+        yield _left(search, broken)
+    elif route in ("wheel", "wheel-variant"):
         yield from _wheels(search, route)
     elif route == "conda-forge":
         yield from _conda(search)
@@ -254,11 +256,13 @@ def _left(search: Search, broken: tuple[Broken, ...]) -> Candidate:
 
 
 def _toolkit_rules(search: Search, toolkit: CudaToolkit) -> tuple[Broken, ...]:
-    driver = search.request.driver
-    return (
+    compiles = (
         *rules.nvcc(search.architecture, toolkit),
         *rules.release_cuda(search.release, toolkit),
-        *rules.driver(search.database, toolkit.version, search.architecture, driver),
+    )
+    driver = search.request.driver
+    return compiles or tuple(
+        rules.driver(search.database, toolkit.version, search.architecture, driver)
     )
 
 

@@ -26,6 +26,17 @@ def _broken(id_: str, kind: str, record: Fact, **facts: str) -> Broken:
     return Broken(id_, kind, tuple(facts.items()), record.source, record.evidence)
 
 
+def desktop(architecture: Architecture) -> Iterator[Broken]:
+    """The card must be one for x86-64 machines: every build the database knows is for those."""
+    if architecture.tegra:
+        yield _broken(
+            f"compute-{architecture.compute_capability}-tegra",
+            "tegra",
+            architecture,
+            compute_capability=architecture.compute_capability,
+        )
+
+
 def kernels(wheel: Wheel, card: Card) -> Iterator[Broken]:
     """The wheel's own kernels must run on the card."""
     if wheel.support_on(card.compute_capability) == "none":
