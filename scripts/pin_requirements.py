@@ -9,18 +9,16 @@ that age imports without declaring them. The index is pip's own (``PIP_INDEX_URL
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
 from datetime import date, datetime, timedelta, timezone
-from pathlib import Path
 from typing import Any
 
-import requests
-import yaml
+from format_data import write_rows
+from package_index import files_of
 from packaging.tags import Tag, compatible_tags, cpython_tags
-from packaging.utils import canonicalize_name, parse_wheel_filename
+from packaging.utils import parse_wheel_filename
 from packaging.version import Version
 
 from envforge.capability import load as database_load
@@ -39,23 +37,6 @@ PLATFORMS = [
     "manylinux1_x86_64",
     "linux_x86_64",
 ]
-
-
-def index_url() -> str:
-    from pip._internal.models.index import PyPI  # noqa: PLC0415 -- pip has no public way
-
-    return os.environ.get("PIP_INDEX_URL", PyPI.simple_url).rstrip("/")
-
-
-def files_of(project: str) -> list[dict[str, Any]]:
-    response = requests.get(
-        f"{index_url()}/{canonicalize_name(project)}/",
-        headers={"Accept": "application/vnd.pypi.simple.v1+json"},
-        timeout=60,
-    )
-    response.raise_for_status()
-    files: list[dict[str, Any]] = response.json()["files"]
-    return files
 
 
 def tags_of(tag: str) -> list[Tag]:
@@ -145,13 +126,6 @@ def pin(torch: str, tag: str, released: str) -> dict[str, Any]:
     }
 
 
-class _Dumper(yaml.SafeDumper):
-    """No anchors: every row reads alone."""
-
-    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
-        return True
-
-
 def main(pairs: list[str]) -> None:
     releases = {release.version: release for release in database_load.load().releases}
     known: dict[tuple[str, str], Any] = {}
@@ -165,16 +139,7 @@ def main(pairs: list[str]) -> None:
             pair, [f"{row['project']}=={row['version']}" for row in known[torch, tag]["packages"]]
         )
     ordered = [known[key] for key in sorted(known, key=lambda key: (Version(key[0]), key[1]))]
-    write(TARGET, ordered)
-
-
-def write(path: Path, rows: list[Any]) -> None:
-    head = (
-        "# What torch's wheels need beside themselves, each file by hash, as the index stood some\n"
-        "# weeks after the release. Written by scripts/pin_requirements.py.\n"
-    )
-    body = yaml.dump({"requirements": rows}, Dumper=_Dumper, sort_keys=False, width=110)
-    path.write_text(head + body, encoding="utf-8")
+    write_rows(TARGET, ordered)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from envforge.capability.load import load
-from envforge.capability.lookup import driver_floor, find_card, find_platform, releases_matching
+from envforge.capability.lookup import (
+    Card,
+    conda_risks,
+    covers_cudnn,
+    cudnn_for,
+    driver_floor,
+    find_card,
+    find_device,
+    find_platform,
+    memory_of,
+    notes_of,
+    releases_matching,
+    wheel_risks,
+)
 from envforge.capability.names import keys_of, marketing_names
 from envforge.errors import AmbiguousName, EnvforgeError, UnknownName, UsageError
+from envforge.values import ComputeCapability
 
 DATABASE = load()
 
@@ -47,12 +61,31 @@ def test_a_single_device_is_named_with_its_id_and_chip():
     assert (card.name, card.pci_id, card.chip) == ("GeForce GTX 760", "10de:1187", "GK104")
 
 
-# The 21 names pci.ids gives to chips of several capabilities (pci.ids 0.0~2026.10.24).
-AMBIGUOUS = [
-    "GeForce 710M", "GeForce 810M", "GeForce 820M", "GeForce G 105M", "GeForce G210",
-    "GeForce GT 1030", "GeForce GT 220", "GeForce GT 720M", "GeForce GT 730",
-    "GeForce GTX 750 Ti",
-]  # fmt: skip
+# The 21 names pci.ids gives to chips of several capabilities (pci.ids 0.0~2026.10.24), with the
+# ids that bear them; capability of a chip: NVIDIA, cuda-gpus and cuda-legacy-gpus.
+AMBIGUOUS = {
+    "GeForce 710M": {"1140": "2.1", "1295": "3.5"},
+    "GeForce 810M": {"0fee": "3.0", "1140": "2.1"},
+    "GeForce 820M": {"0fed": "3.0", "1140": "2.1"},
+    "GeForce G 105M": {"06ec": "1.1", "06f1": "1.1", "0a68": "1.2", "0a69": "1.2"},
+    "GeForce G210": {"065f": "1.1", "0a60": "1.2"},
+    "GeForce GT 1030": {"0fc5": "3.0", "1d01": "6.1"},
+    "GeForce GT 220": {"0633": "1.1", "0a20": "1.2", "0ca5": "1.2", "0cac": "1.2"},
+    "GeForce GT 240": {"06ee": "1.1", "0ca3": "1.2"},
+    "GeForce GT 330": {"0410": "1.1", "0ca0": "1.2", "0ca7": "1.2"},
+    "GeForce GT 640 OEM": {"0fc0": "3.0", "124b": "2.1"},
+    "GeForce GT 640M LE": {"0de9": "2.1", "0fce": "3.0", "0fd3": "3.0"},
+    "GeForce GT 710": {"104d": "2.1", "1281": "3.5", "1289": "3.5", "128b": "3.5"},
+    "GeForce GT 720": {"0fcc": "3.0", "1286": "3.5", "1288": "3.5"},
+    "GeForce GT 720M": {"1140": "2.1", "1298": "3.5"},
+    "GeForce GT 730": {"0f02": "2.1", "0f06": "2.1", "0fc9": "3.0", "1287": "3.5"},
+    "GeForce GT 730M": {"0fe1": "3.0", "1290": "3.5", "1293": "3.5"},
+    "GeForce GT 740M": {"0fdf": "3.0", "1292": "3.5", "1294": "3.5"},
+    "GeForce GTX 560 Ti OEM": {"1082": "2.0", "1202": "2.1"},
+    "GeForce GTX 750 Ti": {"11c7": "3.0", "1380": "5.0", "139d": "5.0"},
+    "GeForce GTX 860M": {"119a": "3.0", "1392": "5.0"},
+    "ION": {"0874": "1.1", "087d": "1.1", "0a64": "1.2", "0a6f": "1.2"},
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", AMBIGUOUS)
@@ -60,8 +93,16 @@ def test_an_ambiguous_name_is_asked_back(name):
     with pytest.raises(AmbiguousName) as caught:
         find_card(DATABASE, name)
     assert caught.value.exit_code == 3
-    assert len({choice["compute_capability"] for choice in caught.value.choices}) > 1
+    choices = {
+        choice["pci_id"][5:]: choice["compute_capability"] for choice in caught.value.choices
+    }
+    assert AMBIGUOUS[name].items() <= choices.items()
+    assert len(set(choices.values())) > 1
     assert "--gpu 10de:" in caught.value.hint
+
+
+def test_all_21_ambiguous_names_are_tried():
+    assert len(AMBIGUOUS) == 21
 
 
 def test_gt_720m_is_asked_back_with_both_chips():
@@ -141,3 +182,113 @@ def test_minor_version_compatibility_lowers_the_driver_floor():
     assert driver_floor(DATABASE, "11.8") == "450.80.02"
     assert driver_floor(DATABASE, "10.1.243") == "418.39"
     assert driver_floor(DATABASE, "99.0") is None
+
+
+def card(text: str) -> ComputeCapability:
+    return ComputeCapability.parse(text)
+
+
+# Wikipedia, "List of Nvidia graphics processing units".
+@pytest.mark.parametrize(
+    ("typed", "sizes"),
+    [
+        ("gtx760", (2048, 4096)),
+        ("10de:118e", (1536, 2048, 3072, 4096)),  # GTX 760 OEM: which of them is not said
+        ("gtx780", (3072, 6144)),
+        ("Tesla K40", (12288,)),
+        ("k80", (12288,)),  # two GPUs, each its own card
+        ("gtx970", (4096,)),
+        ("v100", (16384, 32768)),
+        ("10de:1287", (1024, 2048, 4096)),  # GT 730 with GK208
+        ("10de:0fc9", ()),  # GT 730 with GK107: no source
+        ("10de:1082", (1280, 2560)),  # GTX 560 Ti with GF110
+        ("sm_35", ()),
+    ],
+)
+def test_a_card_is_known_by_the_memory_it_was_sold_with(typed, sizes):
+    assert memory_of(DATABASE, find_card(DATABASE, typed)) == sizes
+
+
+def test_a_device_without_a_known_size_has_none():
+    assert memory_of(DATABASE, find_device(DATABASE, "10de:2901")) == ()
+    assert memory_of(DATABASE, Card("no such card", card("3.5"))) == ()
+
+
+# Support matrices of cuDNN 7.6.0, 8.0.3, 8.4.0, 8.5.0 and 9.10.2 (docs.nvidia.com).
+@pytest.mark.parametrize(
+    ("capability", "cuda", "accepted", "version"),
+    [
+        ("3.0", "10.1.243", None, "8.0.5.39"),
+        ("3.0", "10.1.243", ">=7.0.0,<8", "7.6.5.32"),
+        ("3.0", "10.2.89", None, "8.4.0.27"),
+        ("3.0", "11.0.3", None, None),
+        ("3.5", "11.8.0", None, "8.7.0.84"),
+        ("3.7", "11.2.2", None, "8.7.0.84"),
+        ("5.0", "11.8.0", None, "9.10.2.21"),
+        ("6.1", "12.9.1", None, "9.10.2.21"),
+        ("6.1", "13.0.0", None, None),
+        ("2.1", "8.0.61", None, None),
+    ],
+)
+def test_the_newest_cudnn_for_a_card_is_found(capability, cuda, accepted, version):
+    build = cudnn_for(DATABASE, card(capability), cuda, accepted)
+    assert (build.version if build else None) == version
+    if build:
+        assert build.archive.url.startswith("https://developer.download.nvidia.com/")
+
+
+def test_a_cudnn_that_no_source_speaks_of_is_not_known():
+    assert covers_cudnn(DATABASE, "4.0", "7.5.18", card("3.5")) is None
+    assert covers_cudnn(DATABASE, "8.7.0.84", "11.8", card("3.5")) is True
+    assert covers_cudnn(DATABASE, "8.8.0.121", "11.8", card("3.7")) is False
+
+
+def wheel(torch: str, variant: str | None = None):
+    return next(w for w in DATABASE.wheels if (w.torch, w.variant) == (torch, variant))
+
+
+# Measured on the wheels: libtorch_cuda_linalg of 2.11.0 to 2.14.1 has neither sm_75 nor PTX, that
+# of 2.15.0 in 1 of 33 fatbins; the cuDNN linked into 1.0 to 1.5 has no PTX for newer cards.
+@pytest.mark.parametrize(
+    ("torch", "capability", "risks"),
+    [
+        ("2.10.0", "7.5", ()),
+        ("2.11.0", "7.5", ("linalg-none",)),
+        ("2.14.1", "7.5", ("linalg-none",)),
+        ("2.15.0", "7.5", ("linalg-partial",)),
+        ("2.15.0", "8.9", ()),
+        ("1.12.1", "3.7", ()),  # sm_35 in one half of the fatbins, sm_37 in the other
+        ("1.0.1", "8.6", ("cudnn-none",)),
+        ("1.0.1", "7.5", ()),
+        ("1.3.1", "3.7", ()),
+    ],
+)
+def test_what_may_fail_beside_torchs_own_kernels_is_named(torch, capability, risks):
+    assert wheel_risks(DATABASE, wheel(torch), card(capability)) == risks
+
+
+def test_what_was_not_measured_is_no_risk():
+    assert wheel("2.12.0").linalg is None
+    assert wheel_risks(DATABASE, wheel("2.12.0"), card("7.5")) == ()
+
+
+def test_conda_forges_cudnn_leaves_kepler_behind():
+    build = DATABASE.conda_builds[0]
+    assert conda_risks(DATABASE, build, card("3.5")) == ("cudnn-none",)
+    assert conda_risks(DATABASE, build, card("6.1")) == ()
+
+
+def test_a_release_comes_with_its_notes():
+    texts = [note.text for note in notes_of(DATABASE, "1.0.1")]
+    assert any("cusparseGetErrorString" in text for text in texts)
+    assert any("refs/tags/vX" in text for text in texts)
+    assert not any("fbjni" in text for text in texts)
+
+
+# pytorch.org previous versions; spack py-torchvision.
+@pytest.mark.parametrize(
+    ("torch", "torchvision"), [("1.0.1", "0.2.2"), ("1.13.1", "0.14.1"), ("2.14.0", "0.29.0")]
+)
+def test_a_release_has_its_torchvision(torch, torchvision):
+    release = next(row for row in DATABASE.releases if row.version == torch)
+    assert release.torchvision == torchvision

@@ -21,7 +21,10 @@ except ImportError:
     from hashlib import blake2b
 
 DATA = Path(__file__).parent / "data"
-_COMPILER = (Path(__file__), Path(models.__file__), Path(__file__).with_name("names.py"))
+_COMPILER = tuple(
+    Path(__file__).with_name(f"{module}.py")
+    for module in ("load", "memory", "models", "names", "vendor")
+)
 
 
 def load() -> models.Database:
@@ -71,35 +74,73 @@ def _keep(digest: str, blob: bytes) -> None:
 
 def compile_yaml(data: Path = DATA) -> models.Database:
     """Read and check every YAML file; DocumentError naming file and path of each fault."""
-    from envforge import documents  # noqa: PLC0415 -- not on the hot path
-    from envforge.capability.names import index  # noqa: PLC0415
+    from envforge.capability.names import index  # noqa: PLC0415 -- not on the hot path
 
-    def read(name: str) -> Any:
-        path = data / name
-        return documents.parse_yaml(path.read_text(encoding="utf-8"), path.name)
-
-    def rows(name: str, kind: Any) -> Any:
-        return documents.convert_rows(read(name), Path(name).stem, kind, name)
-
-    devices = documents.convert(read("devices.yaml"), DeviceTable, "devices.yaml").devices
-    builds = documents.convert(read("builds.yaml"), BuildTable, "builds.yaml")
-    architectures = rows("architectures.yaml", models.Architecture)
+    tables = {path.stem: read_table(path) for path in sorted(data.glob("*.yaml"))}
+    devices, builds = tables["devices"].devices, tables["builds"]
     return models.Database(
-        devices={device.id: device for device in devices},
-        names=index((device.id, device.name) for device in devices),
-        architectures={row.compute_capability: row for row in architectures},
-        toolkits=rows("toolkits.yaml", models.CudaToolkit)[::-1],
-        drivers=rows("drivers.yaml", models.DriverBranch),
-        releases=rows("releases.yaml", models.TorchRelease),
-        wheels=rows("wheels.yaml", models.Wheel),
+        device_table={device.id: _encode(device) for device in devices},
+        name_table=_encode(index((device.id, device.name) for device in devices)),
+        architectures={row.compute_capability: row for row in tables["architectures"]},
+        toolkits=tables["toolkits"][::-1],
+        drivers=tables["drivers"],
+        releases=tables["releases"],
+        wheels=tables["wheels"],
         distribution_builds=builds.distribution,
         conda_builds=builds.conda_forge,
-        platforms=rows("platforms.yaml", models.Platform),
-        rules=rows("rules.yaml", models.Rule),
-        requirements=rows("requirements.yaml", models.RequirementSet),
+        platforms=tables["platforms"],
+        rules=tables["rules"],
         variant_index=builds.variant_index,
         repository=builds.repository,
+        requirement_table=_encode(tables["requirements"]),
+        note_table=_encode(tables["notes"]),
+        cudnn_table=_encode(tables["cudnn"]),
+        library_table=_encode(tables["libraries"]),
+        memory_table=_encode(tables["memory"]),
     )
+
+
+def read_table(path: Path) -> Any:
+    """Read and check one file of the data: a record, or the rows under the file's own name."""
+    from envforge import documents  # noqa: PLC0415 -- not on the hot path
+
+    document = documents.parse_yaml(path.read_text(encoding="utf-8"), path.name)
+    kind = _kind_of(path)
+    if kind in {DeviceTable, BuildTable, _vendor().CudnnTable}:
+        return documents.convert(document, kind, path.name)
+    return documents.convert_rows(document, path.stem, kind, path.name)
+
+
+def _kind_of(path: Path) -> Any:
+    """Return the record a file of the data is made of; KeyError for a file that is none."""
+    from envforge.capability.memory import CardMemory  # noqa: PLC0415
+
+    return {
+        "architectures": models.Architecture,
+        "builds": BuildTable,
+        "cudnn": _vendor().CudnnTable,
+        "devices": DeviceTable,
+        "drivers": models.DriverBranch,
+        "libraries": _vendor().Library,
+        "memory": CardMemory,
+        "notes": models.ReleaseNote,
+        "platforms": models.Platform,
+        "releases": models.TorchRelease,
+        "requirements": models.RequirementSet,
+        "rules": models.Rule,
+        "toolkits": models.CudaToolkit,
+        "wheels": models.Wheel,
+    }[path.stem]
+
+
+def _vendor() -> Any:
+    from envforge.capability import vendor  # noqa: PLC0415 -- not on the hot path
+
+    return vendor
+
+
+def _encode(value: Any) -> msgspec.Raw:
+    return msgspec.Raw(msgspec.msgpack.encode(value))
 
 
 class DeviceTable(models.Fact, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
-from os.path import commonprefix
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from envforge.capability.models import (
     Architecture,
+    CondaBuild,
     CudaToolkit,
     Database,
     Device,
     Platform,
+    ReleaseNote,
     TorchRelease,
+    Wheel,
+    in_range,
+    parse_range,
 )
 from envforge.capability.names import marketing_names, normalise
 from envforge.errors import AmbiguousName, UnknownName, UsageError
-from envforge.values import ComputeCapability, version_key
+from envforge.values import ComputeCapability, DeviceCode, Support, best_support, version_key
+
+if TYPE_CHECKING:  # decoded on demand: see Database
+    from envforge.capability.memory import CardMemory
+    from envforge.capability.vendor import CudnnBuild, Library
 
 _PCI_ID = re.compile(r"(?:10de:)?([0-9a-f]{4})\Z")
 _CAPABILITY = re.compile(r"(?:sm_|compute_)(\d{2,3})\Z|(\d{1,2}\.\d)\Z")
@@ -126,8 +134,16 @@ def _shown_name(devices: Iterable[Device], key: str) -> str | None:
     """Spell the name as pci.ids does: what all matching names begin with."""
     names = [name for device in devices for name in marketing_names(device.name)]
     matching = [name for name in names if key in normalise(name)]
-    common = commonprefix(matching).strip()  # noqa: RUF071 -- K40c, K40m: Tesla K40
+    common = _common_start(matching).strip()
     return common if key in normalise(common) else None
+
+
+def _common_start(names: Sequence[str]) -> str:
+    shortest = min(names, key=len, default="")
+    for end, letters in enumerate(zip(*names, strict=False)):
+        if len(set(letters)) > 1:
+            return shortest[:end]
+    return shortest
 
 
 def near_names(database: Database, text: str) -> tuple[str, ...]:
@@ -220,3 +236,135 @@ def driver_floor(database: Database, cuda: str) -> str | None:
         if row.driver_min_compatible or row.driver_min
     ]
     return min((floor for floor in floors if floor), key=version_key, default=None)
+
+
+def notes_of(database: Database, release: str) -> tuple[ReleaseNote, ...]:
+    """Return what is worth knowing of a release and has no field."""
+    return tuple(note for note in database.notes if in_range(release, note.torch))
+
+
+def memory_of(database: Database, card: Card) -> tuple[int, ...]:
+    """Return the sizes in MiB the card was sold with, ascending; empty where no source says.
+
+    Of one GPU: a board with two shows as two cards.
+    """
+    ids = [card.pci_id.removeprefix("10de:")] if card.pci_id else []
+    ids = ids or list(_ids_of(database, normalise(card.name)))
+    sizes = {
+        size
+        for row in database.memory
+        for device_id in ids
+        if device_id in row.ids
+        for size in _sizes(row, database.devices[device_id])
+    }
+    return tuple(sorted(sizes))
+
+
+def _sizes(row: CardMemory, device: Device) -> Iterator[int]:
+    """Leave out variants of other chips, and of other models where the device's name is exact."""
+    chip = device.chip.removesuffix("B")
+    variants = [
+        variant
+        for variant in row.variants
+        if not variant.chips or chip in {name.removesuffix("B") for name in variant.chips}
+    ]
+    if row.name in marketing_names(device.name):
+        variants = [variant for variant in variants if "(" not in variant.model] or variants
+    for variant in variants:
+        yield from variant.memory_mib
+
+
+def cudnn_for(
+    database: Database, card: ComputeCapability, cuda: str, versions: str | None = None
+) -> CudnnBuild | None:
+    """Return the newest archive of cuDNN for ``cuda`` that computes on ``card``; None if none does.
+
+    ``versions`` is the range a release of torch accepts (``SourceBuild.cudnn``).
+    """
+    for build in database.cudnn.builds:
+        if not in_range(cuda, build.cuda):
+            continue
+        if versions is not None and not in_range(build.version, versions):
+            continue
+        if covers_cudnn(database, build.version, cuda, card):
+            return build
+    return None
+
+
+def covers_cudnn(
+    database: Database, version: str, cuda: str, card: ComputeCapability
+) -> bool | None:
+    """Tell whether this cuDNN computes on ``card``; None where no source says.
+
+    Only the lower end is known: old versions have no code for the cards that came after them.
+    """
+    for row in database.cudnn.coverage:
+        if in_range(version, row.versions) and in_range(cuda, row.cuda):
+            return in_range(str(card), row.compute_capability)
+    return None
+
+
+def cudnn_support(database: Database, wheel: Wheel, card: ComputeCapability) -> Support | None:
+    """How ``card`` runs the cuDNN of a wheel; None where that was not measured."""
+    if wheel.cudnn is None:
+        return None
+    if covers_cudnn(database, wheel.cudnn.version, wheel.cuda, card) is False:
+        return "none"
+    if wheel.cudnn.project is None:
+        # Linked in. What the main library carries beside torch's kernels has no PTX.
+        linked = wheel.measured.library_codes if wheel.measured else ()
+        return best_support(_codes(linked), card) if linked else None
+    library = find_library(database, wheel.cudnn.project, wheel.cudnn.version)
+    return _weakest(library, card) if library else None
+
+
+def find_library(database: Database, project: str, version: str) -> Library | None:
+    """Return the measured library package, or None."""
+    for library in database.libraries:
+        if (library.project, library.version) == (project, version):
+            return library
+    return None
+
+
+_ENGINES = re.compile(r"_engines_|_ext\.")
+"""Parts of cuDNN that offer further ways to compute what the others can, too."""
+
+
+def _weakest(library: Library, card: ComputeCapability) -> Support | None:
+    found = {
+        best_support(_codes(codes), card)
+        for part, codes in library.parts.items()
+        if not _ENGINES.search(part)
+    }
+    if len(found) > 1 and "none" in found:
+        return "partial"
+    order: tuple[Support, ...] = ("none", "ptx-jit", "native")
+    return next((support for support in order if support in found), None)
+
+
+def _codes(codes: Iterable[str]) -> list[DeviceCode]:
+    return [DeviceCode.parse(code) for code in codes]
+
+
+def wheel_risks(database: Database, wheel: Wheel, card: ComputeCapability) -> tuple[str, ...]:
+    """Name what may fail on ``card`` though the wheel's own kernels run on it.
+
+    ``cudnn-none`` and ``linalg-none``: no code for the card; ``-partial``: not in every part;
+    ``-ptx-jit``: compiled by the driver at first use. What was not measured is no risk here.
+    """
+    found = {
+        "cudnn": cudnn_support(database, wheel, card),
+        "linalg": wheel.linalg.support_on(card) if wheel.linalg else None,
+    }
+    return tuple(f"{part}-{support}" for part, support in found.items() if support not in _FINE)
+
+
+_FINE = (None, "native")
+
+
+def conda_risks(database: Database, build: CondaBuild, card: ComputeCapability) -> tuple[str, ...]:
+    """Name what may fail on ``card`` with a build of conda-forge: as :func:`wheel_risks`."""
+    oldest = parse_range(build.cudnn).lower if build.cudnn else ()
+    version = ".".join(map(str, oldest))
+    covered = covers_cudnn(database, version, build.cuda, card) if version else None
+    return ("cudnn-none",) if covered is False else ()

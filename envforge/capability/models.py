@@ -6,11 +6,17 @@ ranges have the form ``>=5.0,<10.3`` (see :class:`envforge.values.VersionRange`)
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 
-from envforge.values import ComputeCapability, DeviceCode, VersionRange, best_support
+from envforge.values import ComputeCapability, DeviceCode, Support, VersionRange, best_support
+
+if TYPE_CHECKING:  # at run time they are imported where a table is decoded on demand
+    from envforge.capability.memory import CardMemory
+    from envforge.capability.vendor import CudnnTable, Library
 
 Evidence = Literal["measured", "vendor-docs", "upstream", "third-party", "inferred"]
 Version = Annotated[str, msgspec.Meta(pattern=r"^\d+(\.\d+)*$")]
@@ -19,6 +25,8 @@ Range = Annotated[str, msgspec.Meta(pattern=r"^(>=[\d.]+(,<[\d.]+)?|<[\d.]+)$")]
 Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
 Commit = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{40}$")]
 Text = Annotated[str, msgspec.Meta(min_length=1)]
+DeviceId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{4}$")]
+Code = Annotated[str, msgspec.Meta(pattern=r"^(sm|compute)_\d{2,3}[af]?$")]
 
 
 class Fact(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -33,7 +41,7 @@ class Device(
 ):
     """One PCI function: a row ``[id, chip, compute capability, name]`` of ``devices.yaml``."""
 
-    id: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{4}$")]
+    id: DeviceId
     chip: Text
     compute_capability: Capability
     name: Text
@@ -46,15 +54,32 @@ class Architecture(Fact, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name: Text
     cuda: Range
     """Toolkits whose nvcc emits code for it."""
+    chips: tuple[Text, ...] = ()
+    """As pci.ids begins a device's name: ``GK104``."""
+    boards: tuple[Text, ...] = ()
+    """Chips that are not on the PCI bus, with the boards they are sold on."""
+    first_driver_branch: str | None = None
+    """Branch of the first toolkit that compiles for it; None where the sources are not clear."""
     last_driver_branch: str | None = None
     """None: the newest branch still knows it."""
     tegra: bool = False
     """On a Jetson the driver is part of the board's own release; desktop branches do not count."""
+    deprecated: str = ""
+    """When nvcc began to warn of it and when it was taken out."""
+    disagreements: tuple[Text, ...] = ()
+    """Where other sources say something else than this row."""
     notes: tuple[str, ...] = ()
 
 
 class Runfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """NVIDIA's self-extracting installer of a toolkit."""
+
+    url: Text
+    sha256: Sha256
+
+
+class Download(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One file at one address."""
 
     url: Text
     sha256: Sha256
@@ -70,7 +95,11 @@ class CudaToolkit(Fact, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The driver its release notes name."""
     driver_min_compatible: Version | None = None
     """The oldest driver that minor-version compatibility allows, for programs that carry SASS."""
+    driver_bundled: Version | None = None
+    """The driver inside the runfile."""
     runfile: Runfile | None = None
+    patches: tuple[Download, ...] = ()
+    """NVIDIA's own patches to the runfile's installation, in the order to apply them."""
     notes: tuple[str, ...] = ()
 
 
@@ -82,6 +111,18 @@ class DriverBranch(Fact, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Newest toolkit (major.minor) it serves without minor-version compatibility."""
     last_version: Version | None = None
     status: str = ""
+    drives: tuple[Text, ...] = ()
+    """Generations of cards it knows, as NVIDIA calls them."""
+    package: str | None = None
+    """Debian's package of it."""
+    notes: tuple[Text, ...] = ()
+
+
+class AcceptedCudnn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Versions of cuDNN a release's sources accept; they can also be built without."""
+
+    versions: Range
+    source: Text
 
 
 class SourceBuild(Fact, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -92,6 +133,9 @@ class SourceBuild(Fact, frozen=True, kw_only=True, forbid_unknown_fields=True):
     compute_capability_basis: str = ""
     gcc: Range | None = None
     """Beside the toolkit's own bounds; None where no source gives one."""
+    cudnn: AcceptedCudnn | None = None
+    cxx: str | None = None
+    """The C++ standard its sources are written in."""
     pythons: tuple[Version, ...] = ()
     """The Pythons upstream published wheels for; empty where none is known."""
     recommended_cuda: tuple[Version, ...] = ()
@@ -105,7 +149,13 @@ class TorchRelease(Fact, frozen=True, kw_only=True, forbid_unknown_fields=True):
     tag: Text
     commit: Commit | None = None
     """Commit of ``refs/tags/<tag>``; a branch of the same name exists for some old releases."""
+    wheel_commit: Commit | None = None
+    """The commit a published wheel says it was built from: not always the tag's."""
     released: str | None = None
+    requires_python: str | None = None
+    """As its wheels declare it to pip."""
+    torchvision: Version | None = None
+    """The torchvision released with it."""
     source_build: SourceBuild
 
 
@@ -119,6 +169,59 @@ class WheelFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     size_bytes: int
 
 
+class WheelCudnn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The cuDNN a wheel computes with."""
+
+    version: Version
+    project: Text | None = None
+    """The package it is taken from; None: linked into the wheel's own libraries."""
+    source: Text
+
+
+class Linalg(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Machine code of ``libtorch_cuda_linalg``, which is judged beside torch's own kernels."""
+
+    fatbins: int
+    codes: dict[Code, int]
+    """Architecture -> fatbins that carry it."""
+
+    def support_on(self, card: ComputeCapability) -> Support:
+        """``partial`` where only some of its functions have code for ``card``."""
+        runs = [
+            count
+            for code, count in self.codes.items()
+            if DeviceCode.parse(code).support_on(card) == "native"
+        ]
+        # Of two architectures that share a card each may be in its own half of the fatbins.
+        if sum(runs) >= _NEARLY_ALL * self.fatbins:
+            return "native"
+        return "partial" if runs else "none"
+
+
+_NEARLY_ALL = 0.95
+"""A few fatbins of templates carry only the newest architectures; nobody misses them."""
+
+
+class Measurement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What was read in one file of a wheel."""
+
+    file: Text
+    fatbins: int
+    """Fatbins with torch's own kernels."""
+    fatbins_alike: int
+    """How many of them carry exactly the wheel's ``codes``."""
+    rare_codes: tuple[Code, ...] = ()
+    """In a few fatbins only: no support."""
+    library_codes: tuple[Code, ...] = ()
+    """SASS of anything in the main library, cuDNN, cuBLAS and NCCL linked into it included."""
+    libraries: tuple[Text, ...]
+    arch_list: str | None = None
+    """What ``torch.cuda.get_arch_list()`` answers; None: it has no such string."""
+    glibcxx_min: Version
+    requires: tuple[Text, ...] = ()
+    """Requirements its metadata pins."""
+
+
 class Wheel(Fact, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A published binary build of one torch release: one CUDA variant, all its Pythons."""
 
@@ -129,11 +232,14 @@ class Wheel(Fact, frozen=True, kw_only=True, forbid_unknown_fields=True):
     codes: tuple[str, ...]
     """Architectures of torch's *own* kernels (never the union with bundled cuDNN or cuBLAS)."""
     glibc_min: Version | None = None
+    cudnn: WheelCudnn | None = None
+    """None: not known."""
+    linalg: Linalg | None = None
+    """None: no such library in it, or not measured."""
+    measured: Measurement | None = None
     files: tuple[WheelFile, ...] = ()
 
-    def support_on(
-        self, card: ComputeCapability
-    ) -> Literal["native", "ptx-jit", "partial", "none"]:
+    def support_on(self, card: ComputeCapability) -> Support:
         """How ``card`` runs torch's own kernels of this wheel."""
         return best_support([DeviceCode.parse(code) for code in self.codes], card)
 
@@ -174,6 +280,8 @@ class CondaBuild(Fact, frozen=True, kw_only=True, forbid_unknown_fields=True):
     torch: Version
     cuda: Version
     codes: tuple[str, ...]
+    cudnn: Range | None = None
+    """Versions of the channel's cuDNN for this CUDA."""
 
 
 class PlatformPython(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -205,6 +313,14 @@ class PlatformCuda(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """The host compiler the distribution itself pairs it with."""
 
 
+class PlatformCudnn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The platform's own package that fetches cuDNN from NVIDIA."""
+
+    version: Version
+    cuda: Version
+    package: Text
+
+
 class Archive(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where a suite is found, beside the addresses the host itself is configured with."""
 
@@ -227,7 +343,16 @@ class Platform(Fact, frozen=True, kw_only=True, forbid_unknown_fields=True):
     pythons: tuple[PlatformPython, ...]
     compilers: tuple[PlatformCompiler, ...]
     cuda: PlatformCuda | None = None
+    cudnn: PlatformCudnn | None = None
     notes: tuple[str, ...] = ()
+
+
+class ReleaseNote(Fact, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is worth knowing of some releases of torch and no other record has a field for."""
+
+    torch: Range
+    topic: Literal["commit", "source-build", "torchvision", "wheels"]
+    text: Text
 
 
 class Rule(Fact, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -256,12 +381,32 @@ class Repository(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     source: Text
 
 
-class Database(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Everything envforge knows, in the order it is searched (newest release first)."""
+class Devices(Mapping[str, Device]):
+    """The devices by id. A row is decoded when it is asked for: one call needs one or two."""
 
-    devices: dict[str, Device]
-    names: dict[str, tuple[str, ...]]
-    """Normalised card name -> device ids."""
+    def __init__(self, rows: Mapping[str, msgspec.Raw]) -> None:
+        self._rows = rows
+        self._decoder = msgspec.msgpack.Decoder(Device)
+
+    def __getitem__(self, device_id: str) -> Device:
+        return self._decoder.decode(self._rows[device_id])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+
+class Database(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict=True):
+    """Everything envforge knows, in the order it is searched (newest release first).
+
+    Tables that few questions need stay encoded (``..._table``) until they are asked for: decoding
+    everything would take longer than all the rest of ``envforge check``.
+    """
+
+    device_table: dict[str, msgspec.Raw]
+    name_table: msgspec.Raw
     architectures: dict[str, Architecture]
     toolkits: tuple[CudaToolkit, ...]
     drivers: tuple[DriverBranch, ...]
@@ -271,9 +416,54 @@ class Database(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     conda_builds: tuple[CondaBuild, ...]
     platforms: tuple[Platform, ...]
     rules: tuple[Rule, ...]
-    requirements: tuple[RequirementSet, ...]
     variant_index: Index
     repository: Repository
+    requirement_table: msgspec.Raw
+    note_table: msgspec.Raw
+    cudnn_table: msgspec.Raw
+    library_table: msgspec.Raw
+    memory_table: msgspec.Raw
+
+    @cached_property
+    def devices(self) -> Mapping[str, Device]:
+        """PCI id -> device."""
+        return Devices(self.device_table)
+
+    @cached_property
+    def names(self) -> dict[str, tuple[str, ...]]:
+        """Normalised card name -> device ids."""
+        return msgspec.msgpack.decode(self.name_table, type=dict[str, tuple[str, ...]])
+
+    @cached_property
+    def requirements(self) -> tuple[RequirementSet, ...]:
+        """What a torch wheel needs beside itself."""
+        return msgspec.msgpack.decode(self.requirement_table, type=tuple[RequirementSet, ...])
+
+    @cached_property
+    def notes(self) -> tuple[ReleaseNote, ...]:
+        """What is worth knowing of a release and has no field."""
+        return msgspec.msgpack.decode(self.note_table, type=tuple[ReleaseNote, ...])
+
+    @cached_property
+    def cudnn(self) -> CudnnTable:
+        """Versions of cuDNN, and the cards they compute on."""
+        from envforge.capability.vendor import CudnnTable  # noqa: PLC0415
+
+        return msgspec.msgpack.decode(self.cudnn_table, type=CudnnTable)
+
+    @cached_property
+    def libraries(self) -> tuple[Library, ...]:
+        """NVIDIA's libraries whose machine code was measured."""
+        from envforge.capability.vendor import Library  # noqa: PLC0415
+
+        return msgspec.msgpack.decode(self.library_table, type=tuple[Library, ...])
+
+    @cached_property
+    def memory(self) -> tuple[CardMemory, ...]:
+        """With how much memory popular cards were sold."""
+        from envforge.capability.memory import CardMemory  # noqa: PLC0415
+
+        return msgspec.msgpack.decode(self.memory_table, type=tuple[CardMemory, ...])
 
 
 def in_range(version: str, bounds: str) -> bool:

@@ -37,7 +37,9 @@ def _spell_out(group: str, previous: str) -> Iterable[str]:
     stem = head.rpartition(" ")[0]
     for short in rest:
         words = short.strip()
-        yield words if " " in words else f"{stem} {words}".strip()
+        # "640M LE" is short for "GT 640M LE"; words that begin otherwise are a name of their own
+        is_short = " " not in words or words[0].isdigit()
+        yield f"{stem} {words}".strip() if is_short else words
 
 
 def keys_of(name: str) -> set[str]:
