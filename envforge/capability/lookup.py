@@ -231,11 +231,12 @@ def driver_floor(database: Database, cuda: str) -> str | None:
     Minor-version compatibility counts (11.x from 450.80.02): it covers programs that carry SASS.
     """
     floors = [
-        row.driver_min_compatible or row.driver_min
+        floor
         for row in toolkits_of(database, cuda)
-        if row.driver_min_compatible or row.driver_min
+        for floor in (row.driver_min_compatible, row.driver_min)  # 11.0: its own is the older
+        if floor
     ]
-    return min((floor for floor in floors if floor), key=version_key, default=None)
+    return min(floors, key=version_key, default=None)
 
 
 def notes_of(database: Database, release: str) -> tuple[ReleaseNote, ...]:

@@ -137,7 +137,7 @@ class SourceBuild(Fact, frozen=True, kw_only=True, forbid_unknown_fields=True):
     cxx: str | None = None
     """The C++ standard its sources are written in."""
     pythons: tuple[Version, ...] = ()
-    """The Pythons upstream published wheels for; empty where none is known."""
+    """The Pythons upstream published wheels for, or names in its README; empty where not known."""
     recommended_cuda: tuple[Version, ...] = ()
     """Toolkits somebody is known to have built this release with for an old card; best first."""
 
