@@ -325,15 +325,49 @@ def test_the_release_matrix_names_the_same_cuda_builds():
     assert_exactly(found, RELEASE_CUDA_DIFFERS)
 
 
-def test_the_release_matrix_names_the_same_cudnn_as_the_wheels_requirements():
-    checked = 0
+RELEASE_CUDNN_DIFFERS = {"2.11.0": "the wheel's METADATA asks for 9.19.0.56 (measured)"}
+
+
+def test_the_release_matrix_names_the_same_cudnn():
+    held = {
+        (row.torch, series(row.cuda)): row.cudnn.version for row in DATABASE.wheels if row.cudnn
+    }
+    asked = {key: RELEASE_CUDNN.get((series(key[0]), key[1])) for key in held}
+    assert sum(version is not None for version in asked.values()) >= 14
+    found = {key[0] for key in held if asked[key] not in (None, held[key])}
+    assert_exactly(found, RELEASE_CUDNN_DIFFERS)
+
+
+def test_the_wheels_requirements_name_the_same_cudnn():
+    versions = {
+        (row.torch, row.cudnn.project): row.cudnn.version for row in DATABASE.wheels if row.cudnn
+    }
     for row in DATABASE.requirements:
-        cuda = next(w.cuda for w in DATABASE.wheels if w.torch == row.torch and not w.variant)
-        held = [p.version for p in row.packages if p.project.startswith("nvidia-cudnn")]
-        if held and (series(row.torch), series(cuda)) in RELEASE_CUDNN:
-            assert held == [RELEASE_CUDNN[series(row.torch), series(cuda)]], row.torch
+        for package in row.packages:
+            if package.project.startswith("nvidia-cudnn"):
+                assert package.version == versions[row.torch, package.project], row.torch
+
+
+# Build strings of PyTorch's own conda channel (pytorch-1.2.0-py3.7_cuda10.0.130_cudnn7.6.2_0), as
+# lock files and logs of third parties carry them: same release and CUDA as the wheel, so same cuDNN.
+CHANNEL_CUDNN = {
+    ("1.0.0", "9.0"): "7.4.1", ("1.0.1", "9.0"): "7.4.2", ("1.1.0", "9.0"): "7.5.1",
+    ("1.2.0", "10.0"): "7.6.2", ("1.3.1", "10.1"): "7.6.3", ("1.4.0", "10.1"): "7.6.3",
+    ("1.5.0", "10.2"): "7.6.5", ("1.5.1", "10.2"): "7.6.5", ("1.6.0", "10.2"): "7.6.5",
+    ("1.7.0", "10.2"): "7.6.5", ("1.7.1", "10.2"): "7.6.5", ("1.8.0", "10.2"): "7.6.5",
+    ("1.8.1", "10.2"): "7.6.5", ("1.9.0", "10.2"): "7.6.5", ("1.11.0", "10.2"): "7.6.5",
+    ("1.12.1", "10.2"): "7.6.5", ("1.13.1", "11.7"): "8.5.0",
+}  # fmt: skip
+
+
+def test_pytorchs_conda_channel_names_the_same_cudnn():
+    checked = 0
+    for row in DATABASE.wheels:
+        theirs = CHANNEL_CUDNN.get((row.torch, series(row.cuda)))
+        if theirs and row.cudnn:
+            assert ".".join(row.cudnn.version.split(".")[:3]) == theirs, row.torch
             checked += 1
-    assert checked >= 3
+    assert checked >= 12
 
 
 # PyTorch: RELEASE.md, "PyTorch CUDA Support Matrix", Linux x86: 2.9 and 2.10 as quoted in pytorch

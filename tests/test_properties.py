@@ -18,7 +18,7 @@ from envforge.documents import parse_yaml
 from envforge.errors import Unsatisfiable
 from envforge.report import sentences
 from envforge.resolver import Request, explain, resolve, routes
-from envforge.resolver.candidates import candidates
+from envforge.resolver.model import Candidate
 from envforge.values import ComputeCapability, DeviceCode, best_support, version_key
 
 DATABASE = load()
@@ -193,11 +193,16 @@ def check_source(route):
 # What is refused is explained, and by no more than it takes.
 
 
-def walked(request: Request) -> list[set[str]]:
-    """The rules every candidate of the resolver's own walk broke."""
+def walk(request: Request) -> list[Candidate]:
+    """The resolver's own walk."""
     from envforge.resolver import _space  # noqa: PLC0415
 
-    return [{rule.id for rule in candidate.broken} for candidate in _space(DATABASE, request)]
+    return list(_space(DATABASE, request))
+
+
+def walked(request: Request) -> list[set[str]]:
+    """The rules every candidate of the resolver's own walk broke."""
+    return [{rule.id for rule in candidate.broken} for candidate in walk(request)]
 
 
 @given(requests)
@@ -300,8 +305,5 @@ def test_a_card_gets_an_answer_or_reasons(card, release):
 @given(cards, releases, st.sampled_from(["wheel", "wheel-variant", "source"]))
 @settings(max_examples=60, deadline=None)
 def test_a_branch_that_is_left_says_which_rule_it_broke(card, release, route):
-    from envforge.resolver.candidates import Search  # noqa: PLC0415
-
-    row = next(row for row in DATABASE.releases if row.version == release)
-    for candidate in candidates(Search(DATABASE, Request(card=card), row), route):
+    for candidate in walk(Request(card=card, torch=release, route=route)):
         assert candidate.broken or candidate.resolution.support != "none"

@@ -4,6 +4,8 @@ A case asks (``request``, once for every value under ``each``) and states what i
 ``resolution`` (fields of the best route), ``routes`` (kind -> fields of the newest that takes it),
 ``no_route`` (kinds that must not be offered), ``conflict`` (rules that must be named), ``card``
 (what the name means), ``ambiguous`` (id -> compute capability of every choice), ``error``.
+``notes`` of a resolution are some of those it must carry; ``warns`` asks for one of any kind that
+speaks of a library beside torch's own kernels.
 ``xfail`` says what in envforge contradicts the source; it must go when that is repaired.
 """
 
@@ -26,6 +28,7 @@ from envforge.values import ComputeCapability
 DATABASE = load()
 HERE = Path(__file__).parent
 STATEMENTS = {"resolution", "routes", "no_route", "conflict", "card", "ambiguous", "error"}
+STATEMENTS |= {"warns"}
 FIELDS = {"name", "source", "evidence", "request", "each", "xfail", "relaxations", "compiling"}
 FIELDS |= {"refusing_includes", *STATEMENTS}
 
@@ -74,6 +77,9 @@ def request_of(asked: dict) -> Request:
 def assert_fields(found: object, expected: dict) -> None:
     for field, value in expected.items():
         got = getattr(found, field)
+        if field == "notes":
+            assert set(value) <= set(got), got
+            continue
         got = list(got) if isinstance(got, tuple) and isinstance(value, list) else got
         assert (str(got) if isinstance(got, ComputeCapability) else got) == value, field
 
@@ -121,6 +127,12 @@ def test_the_routes_are_those_of_the_source(case):
     assert set(case.get("no_route", ())) & set(found) == set()
     for kind, expected in case.get("routes", {}).items():
         assert_fields(found[kind], expected)
+
+
+@pytest.mark.parametrize("case", parameters("warns"))
+def test_a_library_without_code_for_the_card_is_warned_of(case):
+    notes = set(resolve(DATABASE, request_of(case["request"])).notes)
+    assert bool(notes - {"ptx-jit", "not-built-yet"}) is case["warns"], notes
 
 
 @pytest.mark.parametrize("case", parameters("conflict"))
