@@ -18,7 +18,7 @@ from envforge.binaries.errors import BinaryError
 from envforge.binaries.library import Library, read_library
 from envforge.events import Event, OnEvent, ignore
 
-_LOADABLE = re.compile(r"\.(?:so(?:\.[\w.]+)?|cubin|fatbin)\Z")
+_LOADABLE = re.compile(r"\.(?:so(?:\.\d+)*|cubin|fatbin)\Z")
 """Files a process loads; a static archive beside them runs nowhere."""
 
 _WITHOUT_CODE = re.compile(
@@ -91,7 +91,7 @@ def read_wheel(path: Path, *, on_event: OnEvent = ignore) -> Subject:
     """
     try:
         with zipfile.ZipFile(path) as wheel:
-            members = [info for info in wheel.infolist() if _may_carry_code(info.filename)]
+            members = [info for info in wheel.infolist() if may_carry_code(info.filename)]
             found = [_read_member(wheel, info, on_event) for info in members]
     except _DAMAGE as error:
         raise BinaryError(f"cannot read the wheel {path}", because=(str(error),)) from error
@@ -99,7 +99,8 @@ def read_wheel(path: Path, *, on_event: OnEvent = ignore) -> Subject:
     return Subject(path=str(path), libraries=libraries)
 
 
-def _may_carry_code(member: str) -> bool:
+def may_carry_code(member: str) -> bool:
+    """Tell from a file's name whether a process loads it and it may hold device code."""
     name = member.rsplit("/", 1)[-1]
     return bool(_LOADABLE.search(name)) and not _WITHOUT_CODE.match(name)
 

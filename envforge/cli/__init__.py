@@ -13,6 +13,7 @@ from envforge.errors import EnvforgeError, Interrupted
 _COMMANDS = {
     "check": "What is this card, what runs on it, and why not the rest?",
     "explain": "Why a card gets this PyTorch, or none: rules and sources.",
+    "inspect": "Which cards can this binary, wheel, environment or image really run on?",
     "list": "The cards, releases, toolkits, platforms and recipes that are known.",
     "build": "Build the PyTorch that runs on it, as a verified image.",
     "run": "Train on it, and get there.",

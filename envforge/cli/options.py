@@ -13,7 +13,7 @@ from envforge.resolver.model import ROUTES, Request, RouteKind
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def _complete_cards(_ctx: click.Context, _param: click.Parameter, typed: str) -> list[str]:
+def complete_cards(_ctx: click.Context, _param: click.Parameter, typed: str) -> list[str]:
     from envforge.capability.load import load  # noqa: PLC0415
 
     return [name for name in load().names if name.startswith(typed.lower())][:50]
@@ -35,7 +35,7 @@ def _complete_platform(_ctx: click.Context, _param: click.Parameter, typed: str)
 
 _REQUEST = (
     click.option(
-        "--gpu", metavar="CARD", help="Name, PCI id or sm_35.", shell_complete=_complete_cards
+        "--gpu", metavar="CARD", help="Name, PCI id or sm_35.", shell_complete=complete_cards
     ),
     click.option("--cpu", is_flag=True, help="No card: short for --route cpu."),
     click.option(

@@ -32,6 +32,12 @@ _NOTES = {
     "ptx-jit": "carries no machine code of this card: the driver compiles PTX at first use",
     "not-built-yet": "platform rendered and checked against the data, not built yet by anybody",
     "cpu": "computes on the CPU, not on a card",
+    "cudnn-none": "its cuDNN has no code for this card: torch.backends.cudnn.enabled = False",
+    "cudnn-partial": "its cuDNN has code for this card only in part",
+    "cudnn-ptx-jit": "its cuDNN carries only PTX for this card",
+    "linalg-none": "its linear algebra (torch.linalg) has no code for this card",
+    "linalg-partial": "its linear algebra (torch.linalg) lacks code for this card in part",
+    "linalg-ptx-jit": "its linear algebra (torch.linalg) carries only PTX for this card",
 }
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from envforge.capability.lookup import Card, matcher
+from envforge.capability.lookup import Card, conda_risks, matcher, wheel_risks
 from envforge.capability.models import (
     Architecture,
     CudaToolkit,
@@ -22,7 +22,7 @@ from envforge.capability.models import (
 )
 from envforge.resolver import rules
 from envforge.resolver.model import Broken, Candidate, Request, Resolution, RouteKind
-from envforge.values import DeviceCode, best_support, version_key
+from envforge.values import DeviceCode, Support, best_support, version_key
 
 
 class Search(NamedTuple):
@@ -69,7 +69,8 @@ def _wheels_of(search: Search, route: RouteKind) -> Iterator[Wheel]:
 
 def _wheels(search: Search, route: RouteKind) -> Iterator[Candidate]:
     for wheel in _wheels_of(search, route):
-        support = wheel.support_on(search.card.compute_capability)
+        capability = search.card.compute_capability
+        support = wheel.support_on(capability)
         resolution = Resolution(
             route=route,
             compute_capability=str(search.card.compute_capability),
@@ -80,7 +81,7 @@ def _wheels(search: Search, route: RouteKind) -> Iterator[Candidate]:
             cuda=wheel.cuda,
             variant=wheel.variant,
             codes=wheel.codes,
-            notes=("ptx-jit",) if support == "ptx-jit" else (),
+            notes=(*_jit(support), *wheel_risks(search.database, wheel, capability)),
         )
         broken = (
             *rules.kernels(wheel, search.card),
@@ -90,6 +91,10 @@ def _wheels(search: Search, route: RouteKind) -> Iterator[Candidate]:
             yield Candidate(resolution, broken)
         else:
             yield from _placed(search, wheel, resolution)
+
+
+def _jit(support: Support) -> tuple[str, ...]:
+    return ("ptx-jit",) if support == "ptx-jit" else ()
 
 
 def _placed(search: Search, wheel: Wheel, resolution: Resolution) -> Iterator[Candidate]:
@@ -148,7 +153,8 @@ def _conda(search: Search) -> Iterator[Candidate]:
         if search.request.placed or search.request.platform or search.request.python:
             continue  # the channel brings its own Python; which ones is not recorded
         codes = [DeviceCode.parse(code) for code in build.codes]
-        support = best_support(codes, search.card.compute_capability)
+        capability = search.card.compute_capability
+        support = best_support(codes, capability)
         if support != "none":
             resolution = Resolution(
                 route="conda-forge",
@@ -159,7 +165,7 @@ def _conda(search: Search) -> Iterator[Candidate]:
                 source=build.source,
                 cuda=build.cuda,
                 codes=build.codes,
-                notes=("ptx-jit",) if support == "ptx-jit" else (),
+                notes=(*_jit(support), *conda_risks(search.database, build, capability)),
             )
             found = rules.driver(
                 search.database, build.cuda, search.architecture, search.request.driver
@@ -191,7 +197,7 @@ def _distribution(search: Search) -> Iterator[Candidate]:
                 platform=build.platform,
                 package=build.package,
                 codes=build.codes,
-                notes=("ptx-jit",) if support == "ptx-jit" else (),
+                notes=_jit(support),
             )
             found = rules.driver(search.database, build.cuda, search.architecture, request.driver)
             yield Candidate(resolution, tuple(found))

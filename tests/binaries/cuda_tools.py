@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import locale
 import os
 import subprocess
 import sys
@@ -61,6 +62,10 @@ class Nvrtc:
         return image.raw
 
     def _call(self, function: str, *arguments: object) -> None:
+        # The library sets the process's locale to C and leaves it so: every test that comes later
+        # would read UTF-8 as ASCII.
+        before = locale.setlocale(locale.LC_ALL)
         status = getattr(self._library, f"nvrtc{function}")(*arguments)
+        locale.setlocale(locale.LC_ALL, before)
         if status:
             raise RuntimeError(f"nvrtc{function} failed with {status}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -21,9 +21,15 @@ from docker.types import DeviceRequest
 from docker.types import Mount as DockerMount
 
 from envforge.errors import EngineUnavailable, RunFailed
-from envforge.events import OnEvent, ignore
+from envforge.events import Event, OnEvent, ignore
 from envforge.image.engine.builder import Build, Builder, find_builder, run_build
-from envforge.image.engine.container import Answer, Container, Exit, remove_container
+from envforge.image.engine.container import (
+    Answer,
+    Container,
+    Exit,
+    copy_members,
+    remove_container,
+)
 from envforge.image.engine.endpoint import Endpoint, find_endpoint, open_client
 from envforge.image.engine.faults import converted, said_by
 
@@ -200,6 +206,23 @@ class Engine:
     def _remove_quietly(self, name: str) -> None:
         with contextlib.suppress(RunFailed, EngineUnavailable), converted(f"remove {name}"):
             remove_container(self._client, name)
+
+    def export(
+        self, image: str, wanted: Callable[[str], bool], folder: Path, on_event: OnEvent = ignore
+    ) -> Iterator[tuple[str, Path]]:
+        """Copy files out of an image that is not run: yields path inside and copy, one by one.
+
+        ``wanted`` is asked with each regular file's path (``usr/lib/…``); the caller may remove a
+        copy before it takes the next. Raises RunFailed, EngineUnavailable.
+        """
+        with converted(f"read the files of {image}"):
+            container = self._client.containers.create(image, ["true"], labels=LABEL)
+            try:
+                on_event(Event("step", f"reading the files of {image}"))
+                api: Any = self._client.api  # the stubs call the exported bytes text
+                yield from copy_members(api.export(container.id), wanted, folder)
+            finally:
+                remove_container(self._client, str(container.id))
 
     def leftovers(self) -> tuple[Leftover, ...]:
         """List every container of ours that still exists, running or not."""

@@ -6,10 +6,11 @@ import codecs
 import io
 import os
 import posixpath
+import shutil
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -224,6 +225,26 @@ class _ChunkReader(io.RawIOBase):
         size = min(len(buffer), len(self._rest))
         buffer[:size], self._rest = self._rest[:size], self._rest[size:]
         return size
+
+
+def copy_members(
+    chunks: Iterator[bytes], wanted: Callable[[str], bool], folder: Path
+) -> Iterator[tuple[str, Path]]:
+    """Copy the wanted regular files of an archive; names inside it choose no path outside."""
+    with (
+        io.BufferedReader(_ChunkReader(chunks)) as raw,
+        tarfile.open(fileobj=raw, mode="r|") as archive,
+    ):
+        for number, member in enumerate(archive):
+            if not (member.isfile() and wanted(member.name)):
+                continue
+            source = archive.extractfile(member)
+            if source is None:
+                continue
+            copy = folder / f"{number}"
+            with copy.open("wb") as target, source:
+                shutil.copyfileobj(source, target, 1 << 20)
+            yield member.name, copy
 
 
 def _store_only_member(chunks: Iterator[bytes], path: str, dest: Path) -> Path:

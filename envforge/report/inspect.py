@@ -1,0 +1,111 @@
+"""The answer of ``envforge inspect``, as text and as JSON."""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+from typing import Any
+
+import click
+
+from envforge.binaries.library import Library
+from envforge.binaries.parts import Part
+from envforge.binaries.verdict import Verdict
+from envforge.inspect import Inspection
+from envforge.values import Support
+
+SCHEMA = "envforge.inspect/1"
+_WORDS: dict[Support, str] = {
+    "native": "machine code of the card",
+    "ptx-jit": "PTX only, compiled by the driver at first use",
+    "partial": "the main kernels run, something beside them does not",
+    "none": "does not run",
+}
+
+
+def inspection_json(inspection: Inspection) -> dict[str, Any]:
+    """The document of schema ``envforge.inspect/1``."""
+    return {
+        "schema": SCHEMA,
+        "subject": inspection.subject.path,
+        "files": [_file_json(library) for library in inspection.subject.libraries],
+        "unreadable": list(inspection.subject.unreadable),
+        "verdicts": {str(found.card): _verdict_json(found) for found in inspection.verdicts},
+    }
+
+
+def _file_json(library: Library) -> dict[str, Any]:
+    return {
+        "path": library.path,
+        "role": library.role,
+        "sass": [str(code) for code in library.sass],
+        "ptx": [str(code) for code in library.ptx],
+        "counts": library.counts,
+        "parts": [
+            {
+                "role": part.role,
+                "fatbins": part.fatbins,
+                "codes": [str(code) for code in part.carried()],
+            }
+            for part in library.parts
+        ],
+        "defects": [f"{defect.offset:#x}: {defect.what}" for defect in library.defects],
+    }
+
+
+def _verdict_json(found: Verdict) -> dict[str, Any]:
+    return {
+        "support": found.support,
+        "own": found.own,
+        "missing": [
+            {"path": role.path, "role": role.role, "support": role.support}
+            for role in found.missing
+        ],
+        "ptx_version": ".".join(map(str, found.ptx_version)) if found.ptx_version else None,
+    }
+
+
+def inspection_text(inspection: Inspection) -> str:
+    """Each library with the kernels it holds by role, then the verdict on each card."""
+    subject = inspection.subject
+    if not subject.libraries:
+        return f"{subject.path}: no device code for NVIDIA cards"
+    lines = [line for library in subject.libraries for line in _library_lines(library)]
+    lines += [f"! {reason}" for reason in subject.unreadable]
+    if len(inspection.verdicts) == 1:
+        return "\n".join([*lines, "", *_verdict_lines(inspection.verdicts[0])])
+    return "\n".join([*lines, "", *_summary_lines(inspection.verdicts)])
+
+
+def _library_lines(library: Library) -> list[str]:
+    lines = [click.style(PurePath(library.path).name, bold=True)]
+    lines += [_part_line(part) for part in library.parts]
+    if not library.parts:
+        lines.append(f"  {library.role:<15} {' '.join(library.counts)}")
+    lines += [f"  ! {defect.offset:#x}: {defect.what}" for defect in library.defects]
+    return lines
+
+
+def _part_line(part: Part) -> str:
+    codes = " ".join(str(code) for code in part.carried())
+    return f"  {part.role:<15} {codes or 'no architecture in all'}  ({part.fatbins} fatbins)"
+
+
+def _verdict_lines(found: Verdict) -> list[str]:
+    lines = [f"on compute capability {found.card}: {found.support}: {_WORDS[found.support]}"]
+    if found.ptx_version:
+        version = ".".join(map(str, found.ptx_version))
+        lines.append(f"  the driver must know PTX {version}")
+    for role in found.missing:
+        runs = f"{role.runs} of {role.fatbins} fatbins run"
+        lines.append(f"  {PurePath(role.path).name}, {role.role}: {role.support} ({runs})")
+    return lines
+
+
+def _summary_lines(verdicts: tuple[Verdict, ...]) -> list[str]:
+    """Group the cards by verdict: ``native   3.5 3.7 5.0``."""
+    lines = []
+    for support, words in _WORDS.items():
+        cards = [str(found.card) for found in verdicts if found.support == support]
+        if cards:
+            lines.append(f"{support:<8} {' '.join(cards)}  ({words})")
+    return lines
