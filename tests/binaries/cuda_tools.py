@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ctypes
-import locale
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -49,7 +49,15 @@ class Nvrtc:
         self._library = ctypes.CDLL(str(compiler))
 
     def compile(self, source: str, output: str, *options: str) -> bytes:
-        """``output`` is CUBIN, PTX or LTOIR."""
+        """``output`` is CUBIN, PTX or LTOIR.
+
+        In a thread of its own: the library leaves the locale of its thread at C, and in the main
+        one every later test would read UTF-8 as ASCII.
+        """
+        with ThreadPoolExecutor(max_workers=1) as thread:
+            return thread.submit(self._compile, source, output, *options).result()
+
+    def _compile(self, source: str, output: str, *options: str) -> bytes:
         program = ctypes.c_void_p()
         self._call("CreateProgram", ctypes.byref(program), source.encode(), b"k.cu", 0, None, None)
         arguments = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
@@ -62,10 +70,6 @@ class Nvrtc:
         return image.raw
 
     def _call(self, function: str, *arguments: object) -> None:
-        # The library sets the process's locale to C and leaves it so: every test that comes later
-        # would read UTF-8 as ASCII.
-        before = locale.setlocale(locale.LC_ALL)
         status = getattr(self._library, f"nvrtc{function}")(*arguments)
-        locale.setlocale(locale.LC_ALL, before)
         if status:
             raise RuntimeError(f"nvrtc{function} failed with {status}")
