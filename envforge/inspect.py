@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import tempfile
 from collections.abc import Iterable
@@ -19,6 +20,11 @@ from envforge.values import ComputeCapability
 
 _INTERPRETER_TIMEOUT_S = 20
 _WHERE = "import sysconfig; print(sysconfig.get_path('platlib'))"
+_TORCH = (
+    "import importlib.util as u; s = u.find_spec('torch');"
+    " print((s.submodule_search_locations or [''])[0] if s else '')"
+)
+_VERSION = re.compile(r"^__version__(?:: \w+)? = ['\"]([^'\"]+)['\"]", re.MULTILINE)
 
 
 class Inspection(NamedTuple):
@@ -26,6 +32,42 @@ class Inspection(NamedTuple):
 
     subject: Subject
     verdicts: tuple[Verdict, ...]
+
+
+class Installed(NamedTuple):
+    """The PyTorch of an environment or an image, judged by the machine code inside it."""
+
+    path: str
+    torch: str | None
+    """What ``torch/version.py`` says; None in an image."""
+    inspection: Inspection
+
+
+def inspect_installed(
+    target: str, cards: Iterable[ComputeCapability], on_event: OnEvent
+) -> Installed:
+    """Judge the PyTorch of an interpreter, a virtual environment or an image, without importing it.
+
+    UnknownName where there is none.
+    """
+    path = Path(target)
+    python = path / "bin/python" if path.is_dir() else path
+    if not python.is_file():
+        inspection = inspect(target, cards, on_event)
+        return Installed(target, None, inspection)
+    package = _ask(python, "-I", "-c", _TORCH)
+    if not package:
+        raise UnknownName("installed torch", target, hint="envforge check lists the ways to one")
+    inspection = inspect(package, cards, on_event)
+    return Installed(package, _version(Path(package)), inspection)
+
+
+def _version(package: Path) -> str | None:
+    try:
+        match = _VERSION.search((package / "version.py").read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        return None
+    return match[1] if match else None
 
 
 def inspect(target: str, cards: Iterable[ComputeCapability], on_event: OnEvent) -> Inspection:
@@ -54,17 +96,22 @@ def _subject(target: str, on_event: OnEvent) -> Subject:
 
 def site_packages(python: Path) -> Path:
     """Ask an interpreter where its packages lie; nothing is imported but the standard library."""
+    return Path(_ask(python, "-I", "-S", "-c", _WHERE))
+
+
+def _ask(python: Path, *arguments: str) -> str:
     try:
         answer = subprocess.run(
-            [python, "-I", "-S", "-c", _WHERE],
+            [python, *arguments],
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             check=True,
             timeout=_INTERPRETER_TIMEOUT_S,
         )
     except (OSError, subprocess.SubprocessError) as error:
         raise BinaryError(f"{python} does not answer as a Python", because=(str(error),)) from error
-    return Path(answer.stdout.strip())
+    return answer.stdout.strip()
 
 
 def read_image(engine: Engine, image: str, on_event: OnEvent) -> Subject:

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from envforge.cli.options import json_option, request_options, to_request
+
+if TYPE_CHECKING:
+    from envforge.check import CheckReport
 
 
 @click.command("check")
 @request_options
 @click.option("--all", "every", is_flag=True, help="Every release of each route.")
 @click.option("--pip-args", is_flag=True, help="Only what pip needs for the best wheel.")
+@click.option(
+    "--installed",
+    metavar="[PYTHON|VENV|IMAGE]",
+    is_flag=False,
+    flag_value="",
+    help="Judge the PyTorch that is already there, by the machine code inside it.",
+)
 @json_option
-def command(*, every: bool, pip_args: bool, as_json: bool, **flags: Any) -> None:
+def command(
+    *, every: bool, pip_args: bool, installed: str | None, as_json: bool, **flags: Any
+) -> None:
     """Tell what a card is, every route to a PyTorch that runs on it, and why not the rest.
 
     Without --gpu it judges the cards of this machine, driver or no driver.
@@ -32,6 +44,24 @@ def command(*, every: bool, pip_args: bool, as_json: bool, **flags: Any) -> None
     elif as_json:
         from envforge.documents import to_json  # noqa: PLC0415
 
-        click.echo(to_json(check_json(report, database)), nl=False)
+        there = {} if installed is None else {"installed": _installed(installed, report)[1]}
+        click.echo(to_json({**check_json(report, database), **there}), nl=False)
     else:
         click.echo(check_text(report, database))
+        if installed is not None:
+            click.echo(f"\n{_installed(installed, report)[0]}")
+
+
+def _installed(target: str, report: CheckReport) -> tuple[str, dict[str, Any]]:
+    """Judge what is installed for the cards of the report: as text, and as a document."""
+    import shutil  # noqa: PLC0415
+
+    from envforge.inspect import inspect_installed  # noqa: PLC0415
+    from envforge.report.inspect import installed_json, installed_text  # noqa: PLC0415
+    from envforge.report.progress import progress  # noqa: PLC0415
+
+    cards = sorted({checked.card.compute_capability for checked in report.cards})
+    python = target or shutil.which("python3") or "python3"
+    with progress(quiet=True) as on_event:
+        found = inspect_installed(python, cards, on_event)
+    return installed_text(found), installed_json(found)

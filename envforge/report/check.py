@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from envforge.capability.lookup import memory_of
 from envforge.capability.models import Database
 from envforge.check import CheckedCard, CheckReport
 from envforge.errors import UsageError
@@ -60,6 +61,7 @@ def _card_json(checked: CheckedCard, database: Database) -> dict[str, Any]:
         "architecture": architecture.name,
         "last_driver_branch": architecture.last_driver_branch,
         "detected_by": checked.detected_by,
+        "memory_variants_mib": list(memory_of(database, card)),
         "routes": [_route_json(route, checked, database) for route in _all_routes(checked)],
         "conflict": sentences.conflict_json(checked.conflict) if checked.conflict else None,
         "findings": [finding_json(row) for row in checked.findings],
@@ -154,6 +156,7 @@ def _card_lines(checked: CheckedCard, database: Database) -> list[str]:
         card.pci_id,
         card.chip,
         f"compute capability {card.compute_capability} ({architecture.name})",
+        _memory_text(memory_of(database, card)),
         f"last driver branch {last}" if last else "served by the newest driver branch",
         f"found by {checked.detected_by}",
     ]
@@ -165,6 +168,13 @@ def _card_lines(checked: CheckedCard, database: Database) -> list[str]:
     if checked.conflict is not None:
         lines += _no_route_lines(checked)
     return lines
+
+
+def _memory_text(sizes_mib: tuple[int, ...]) -> str:
+    """``2 or 4 GiB``: a name is sold with several memories."""
+    if not sizes_mib:
+        return ""
+    return " or ".join(f"{size / 1024:g}" for size in sizes_mib) + " GiB"
 
 
 def _route_lines(route: Resolution, checked: CheckedCard, database: Database) -> list[str]:

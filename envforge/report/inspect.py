@@ -10,7 +10,7 @@ import click
 from envforge.binaries.library import Library
 from envforge.binaries.parts import Part
 from envforge.binaries.verdict import Verdict
-from envforge.inspect import Inspection
+from envforge.inspect import Inspection, Installed
 from envforge.values import Support
 
 SCHEMA = "envforge.inspect/1"
@@ -62,6 +62,28 @@ def _verdict_json(found: Verdict) -> dict[str, Any]:
         ],
         "ptx_version": ".".join(map(str, found.ptx_version)) if found.ptx_version else None,
     }
+
+
+def installed_json(installed: Installed) -> dict[str, Any]:
+    """The field ``installed`` of ``envforge.check/1``."""
+    verdicts = installed.inspection.verdicts
+    return {
+        "path": installed.path,
+        "torch": installed.torch,
+        "verdicts": {str(found.card): _verdict_json(found) for found in verdicts},
+    }
+
+
+def installed_text(installed: Installed) -> str:
+    """One paragraph: which PyTorch is there, and how it runs on each card."""
+    name = f"torch {installed.torch}" if installed.torch else "PyTorch"
+    lines = [f"{click.style('installed:', bold=True)} {name} in {installed.path}"]
+    if not installed.inspection.subject.libraries:
+        return "\n".join([*lines, "  it has no device code: it computes on the CPU only"])
+    lines += [
+        f"  {line}" for found in installed.inspection.verdicts for line in _verdict_lines(found)
+    ]
+    return "\n".join(lines)
 
 
 def inspection_text(inspection: Inspection) -> str:

@@ -1,0 +1,59 @@
+"""What the commands print with --json has the published form (docs/schemas)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from envforge import cli
+
+SCHEMAS = Path(__file__).parent.parent / "docs/schemas"
+CAPTURES = Path(__file__).parent / "binaries/captures"
+
+
+def check(name, document):
+    schema = json.loads((SCHEMAS / f"{name}-1.json").read_text())
+    jsonschema.Draft202012Validator(schema).validate(document)
+
+
+def answer(capsys, *arguments):
+    cli.main([*arguments, "--json"])
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("path", sorted(SCHEMAS.iterdir()), ids=lambda path: path.stem)
+def test_every_schema_is_one(path):
+    jsonschema.Draft202012Validator.check_schema(json.loads(path.read_text()))
+
+
+@pytest.mark.parametrize("gpu", ["gtx760", "k40", "k80", "gtx1080", "v100", "t4", "h200", "sm_21"])
+def test_check_answers_in_its_published_form(capsys, gpu):
+    document = answer(capsys, "check", "--gpu", gpu)
+    check("error" if "error" in document else "check", document)
+
+
+def test_check_without_a_card_answers_in_its_published_form(capsys):
+    check("check", answer(capsys, "check"))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["check", "--gpu", "gt730"],
+        ["check", "--gpu", "gtx761"],
+        ["check", "--gpu", "gtx760", "--torch", "2.15.0"],
+        ["check", "--gpu", "gtx760", "--torch", "x"],
+    ],
+)
+def test_errors_have_their_published_form(capsys, arguments):
+    check("error", answer(capsys, *arguments))
+
+
+def test_the_other_commands_answer_in_their_published_forms(capsys):
+    check("explain", answer(capsys, "explain", "--gpu", "gtx760", "--torch", "1.0.1"))
+    check("list", answer(capsys, "list", "torch"))
+    sample = next(path for path in sorted(CAPTURES.iterdir()) if path.suffix == ".so")
+    check("inspect", answer(capsys, "inspect", str(sample), "--quiet"))
