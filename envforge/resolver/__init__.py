@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from envforge.capability.lookup import find_platform, matcher, releases_matching
 from envforge.capability.models import Database, in_range
 from envforge.errors import Unsatisfiable
-from envforge.resolver.candidates import Search, candidates
+from envforge.resolver.candidates import Search, candidates, searches
 from envforge.resolver.model import (
     ROUTES,
     Broken,
@@ -61,34 +61,36 @@ def resolve(database: Database, request: Request) -> Resolution:
     UnknownName when no known release fits ``request.torch``.
     """
     _refuse_unknown(database, request)
-    for route in _routes(request):
-        found = _newest(database, request, route)
-        if found is not None:
-            return found
+    found = _cheapest(database, request)
+    if found is not None:
+        return found
     raise Unsatisfiable("nothing fits this request", explain(database, request))
 
 
 def routes(database: Database, request: Request) -> list[Resolution]:
     """Return the newest release of every route that fits, cheapest route first."""
     _refuse_unknown(database, request)
-    found = [_newest(database, request, route) for route in _routes(request)]
+    asked = tuple(searches(database, request))
+    found = [_newest(asked, route) for route in _routes(request)]
     return [resolution for resolution in found if resolution is not None]
 
 
 def all_routes(database: Database, request: Request) -> list[Resolution]:
     """Return every release of every route that fits: cheapest route first, newest release first."""
     _refuse_unknown(database, request)
+    asked = tuple(searches(database, request))
     return [
         found
         for route in _routes(request)
-        for release in releases_matching(database, request.torch)
-        if (found := _first(Search(database, request, release), route)) is not None
+        for search in asked
+        if (found := _first(search, route)) is not None
     ]
 
 
 def cpu_route(database: Database, request: Request) -> Resolution | None:
     """Return what is left without the card, or None."""
-    return _newest(database, request._replace(card=None, route=None, cuda=None), "cpu")
+    cardless = request._replace(card=None, route=None, cuda=None)
+    return _newest(searches(database, cardless), "cpu")
 
 
 def _refuse_unknown(database: Database, request: Request) -> None:
@@ -107,9 +109,18 @@ def _routes(request: Request) -> Iterator[RouteKind]:
             yield route
 
 
-def _newest(database: Database, request: Request, route: RouteKind) -> Resolution | None:
-    for release in releases_matching(database, request.torch):
-        found = _first(Search(database, request, release), route)
+def _cheapest(database: Database, request: Request) -> Resolution | None:
+    asked = tuple(searches(database, request))
+    for route in _routes(request):
+        found = _newest(asked, route)
+        if found is not None:
+            return found
+    return None
+
+
+def _newest(asked: Iterable[Search], route: RouteKind) -> Resolution | None:
+    for search in asked:
+        found = _first(search, route)
         if found is not None:
             return found
     return None
@@ -167,8 +178,7 @@ def _toolkits(database: Database, request: Request) -> Toolkits | None:
 
 
 def _space(database: Database, request: Request) -> Iterator[Candidate]:
-    for release in releases_matching(database, request.torch):
-        search = Search(database, request, release)
+    for search in searches(database, request):
         for route in _routes(request):
             yield from candidates(search, route)
 
@@ -193,11 +203,9 @@ def _relaxations(database: Database, request: Request) -> Iterator[Relaxation]:
         if getattr(request, part) is None:
             continue
         relaxed = Request(**{**request._asdict(), part: None})
-        for route in _routes(relaxed):
-            found = _newest(database, relaxed, route)
-            if found is not None:
-                yield Relaxation(part, found)
-                break
+        found = _cheapest(database, relaxed)
+        if found is not None:
+            yield Relaxation(part, found)
     if request.card is not None:
         left = cpu_route(database, request._replace(platform=None, python=None))
         if left is not None:

@@ -5,7 +5,7 @@ Each bound stands once, in its record; the id of its rule is made from the recor
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from envforge.capability.lookup import Card, driver_floor
 from envforge.capability.models import (
@@ -119,8 +119,8 @@ def release_capability(release: TorchRelease, card: Card) -> Iterator[Broken]:
         )._replace(source=build.compute_capability_basis or build.source)
 
 
-def host_compiler(release: TorchRelease, toolkit: CudaToolkit, gcc: str) -> Iterator[Broken]:
-    """The toolkit's headers must accept the host compiler, and the release's sources need it."""
+def host_compiler(toolkit: CudaToolkit, gcc: str) -> Iterator[Broken]:
+    """The toolkit's headers must accept the host compiler."""
     if not in_range(gcc, toolkit.gcc):
         yield _broken(
             f"cuda-{toolkit.version}-gcc",
@@ -129,6 +129,10 @@ def host_compiler(release: TorchRelease, toolkit: CudaToolkit, gcc: str) -> Iter
             cuda=toolkit.version,
             range=toolkit.gcc,
         )
+
+
+def release_gcc(release: TorchRelease, gcc: str) -> Iterator[Broken]:
+    """The release's sources must compile with the host compiler."""
     build = release.source_build
     if build.gcc is not None and not in_range(gcc, build.gcc):
         yield _broken(
@@ -153,16 +157,23 @@ def release_python(release: TorchRelease, python: str) -> Iterator[Broken]:
         )
 
 
-def wheel_platform(wheel: Wheel, platform: Platform, wheel_tag: str) -> Iterator[Broken]:
-    """The wheel must be published for the platform's Python and start on its glibc."""
-    if all(file.tag != wheel_tag for file in wheel.files):
+def wheel_python(
+    wheel: Wheel, published: Sequence[str], accepts: Callable[[str], bool]
+) -> Iterator[Broken]:
+    """One of the Pythons the wheel is published for must be accepted."""
+    if not any(accepts(python) for python in published):
         yield _broken(
             f"wheel-{wheel.torch}-python",
             "wheel-python",
             wheel,
             torch=wheel.torch,
-            tags=" ".join(file.tag for file in wheel.files) or "none on the package index",
+            tags=" ".join(published) or "none on the package index",
         )
+
+
+def wheel_platform(wheel: Wheel, platform: Platform, wheel_tag: str) -> Iterator[Broken]:
+    """The wheel must be published for the platform's Python and start on its glibc."""
+    yield from wheel_python(wheel, [file.tag for file in wheel.files], wheel_tag.__eq__)
     if wheel.glibc_min and version_key(platform.glibc) < version_key(wheel.glibc_min):
         yield _broken(
             f"wheel-{wheel.torch}-glibc",

@@ -1,0 +1,136 @@
+"""What all releases of one request stand on: worked out once, and only when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+
+from envforge.capability.lookup import Card, matcher
+from envforge.capability.models import (
+    Architecture,
+    CudaToolkit,
+    Database,
+    Platform,
+    PlatformPython,
+)
+from envforge.resolver import rules
+from envforge.resolver.model import Broken, Request
+from envforge.values import version_key
+
+
+class Ground:
+    """A request without its release."""
+
+    def __init__(self, database: Database, request: Request) -> None:
+        self.database = database
+        self.request = request
+        self.accepts_cuda = matcher("--cuda", request.cuda)
+        self.accepts_gcc = matcher("--gcc", request.gcc)
+        self.accepts_python = matcher("--python", request.python)
+        self._drivers: dict[str, tuple[Broken, ...]] = {}
+
+    @property
+    def card(self) -> Card:
+        """The card; a route that computes on one is never searched without it."""
+        assert self.request.card is not None  # noqa: S101 -- callers choose the route by this
+        return self.request.card
+
+    @cached_property
+    def architecture(self) -> Architecture:
+        return self.database.architectures[str(self.card.compute_capability)]
+
+    def driver(self, cuda: str) -> tuple[Broken, ...]:
+        """Apply the driver's rule to programs of this CUDA."""
+        found = self._drivers.get(cuda)
+        if found is None:
+            found = self._drivers[cuda] = tuple(
+                rules.driver(self.database, cuda, self.architecture, self.request.driver)
+            )
+        return found
+
+    @cached_property
+    def platforms(self) -> tuple[Platform, ...]:
+        asked = self.request.platform
+        return tuple(row for row in self.database.platforms if asked in (None, row.name))
+
+    @cached_property
+    def pythons(self) -> tuple[tuple[Platform, PlatformPython], ...]:
+        return tuple(
+            (platform, python)
+            for platform in self.platforms
+            for python in platform.pythons
+            if self.accepts_python(python.version)
+        )
+
+    @cached_property
+    def footings(self) -> tuple[Footing, ...]:
+        return tuple(
+            Footing(self, toolkit)
+            for toolkit in self.database.toolkits
+            if self.accepts_cuda(toolkit.version)
+        )
+
+
+class Footing:
+    """A toolkit, as the card and the machine see it."""
+
+    def __init__(self, ground: Ground, toolkit: CudaToolkit) -> None:
+        self.ground = ground
+        self.toolkit = toolkit
+
+    @cached_property
+    def nvcc(self) -> tuple[Broken, ...]:
+        return tuple(rules.nvcc(self.ground.architecture, self.toolkit))
+
+    @cached_property
+    def places(self) -> tuple[Place, ...]:
+        return tuple(self._places())
+
+    def _places(self) -> Iterator[Place]:
+        for rank, platform in enumerate(self.ground.platforms):
+            if platform.cuda is not None and platform.cuda.version == self.toolkit.version:
+                yield Place(self.ground, rank, platform, self.toolkit, "distribution")
+            if self.toolkit.runfile is not None:
+                yield Place(self.ground, rank, platform, self.toolkit, "runfile")
+
+
+class Place:
+    """A platform with a toolkit on it."""
+
+    def __init__(
+        self, ground: Ground, rank: int, platform: Platform, toolkit: CudaToolkit, origin: str
+    ) -> None:
+        self.ground = ground
+        self.platform = platform
+        self.toolkit = toolkit
+        self.origin = origin
+        newest_first = tuple(-part for part in version_key(toolkit.version))
+        self.preference = (not platform.built, origin != "distribution", rank, newest_first)
+        """What was built here, then no vendor download, then newest."""
+
+    @cached_property
+    def broken(self) -> tuple[Broken, ...]:
+        axes = {
+            "route": "source",
+            "cuda": self.toolkit.version,
+            "cuda_origin": self.origin,
+            "platform": self.platform.name,
+            "glibc": self.platform.glibc,
+        }
+        return tuple(rules.general(self.ground.database, axes))
+
+    @cached_property
+    def compilers(self) -> tuple[tuple[str, tuple[Broken, ...]], ...]:
+        """Compilers with what the toolkit's headers have against each.
+
+        The one the distribution pairs with its own CUDA comes first.
+        """
+        versions = [compiler.version for compiler in self.platform.compilers]
+        if self.origin == "distribution" and self.platform.cuda is not None:
+            own = self.platform.cuda.gcc
+            versions.sort(key=lambda version: version != own)
+        return tuple(
+            (version, tuple(rules.host_compiler(self.toolkit, version)))
+            for version in versions
+            if self.ground.accepts_gcc(version)
+        )
