@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import sys
 
 _YOUNG_OBJECTS = 100_000
@@ -18,6 +19,9 @@ def main() -> None:
     gc.set_threshold(_YOUNG_OBJECTS, 10, 10)
     from envforge.cli import main as run_command_line  # noqa: PLC0415 -- keeps imports lazy
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal of another encoding is no bug
     code = run_command_line()
     gc.freeze()
     sys.exit(code)

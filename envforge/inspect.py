@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from envforge.binaries.errors import BinaryError
 from envforge.binaries.library import read_library
@@ -15,8 +15,10 @@ from envforge.binaries.subject import Subject, may_carry_code, read_subject
 from envforge.binaries.verdict import Verdict, verdict
 from envforge.errors import EnvforgeError, UnknownName
 from envforge.events import OnEvent
-from envforge.image.engine import Engine, connect
 from envforge.values import ComputeCapability
+
+if TYPE_CHECKING:
+    from envforge.image.engine import Engine
 
 _INTERPRETER_TIMEOUT_S = 20
 _WHERE = "import sysconfig; print(sysconfig.get_path('platlib'))"
@@ -90,6 +92,8 @@ def _subject(target: str, on_event: OnEvent) -> Subject:
         return read_subject(path, on_event=on_event)
     if "/" in target and target.startswith((".", "/", "~")):
         raise UnknownName("file", target, hint="give a library, a wheel, a directory or an image")
+    from envforge.image.engine import connect  # noqa: PLC0415 -- only an image needs the engine
+
     with connect() as engine:
         return read_image(engine, target, on_event)
 

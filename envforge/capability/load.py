@@ -21,6 +21,7 @@ except ImportError:
     from hashlib import blake2b
 
 DATA = Path(__file__).parent / "data"
+_VERSIONS_KEPT = 4
 _COMPILER = tuple(
     Path(__file__).with_name(f"{module}.py")
     for module in ("load", "memory", "models", "names", "vendor")
@@ -59,15 +60,18 @@ def cache_dir() -> Path:
 
 
 def _keep(digest: str, blob: bytes) -> None:
-    """Store the compiled form; a read-only home only costs the next call a second."""
+    """Store the compiled form; a read-only home only costs the next call a second.
+
+    The newest few stay: two versions of envforge side by side must not compile in turns.
+    """
     from envforge.documents import write_atomically  # noqa: PLC0415 -- not on the hot path
 
     folder = cache_dir()
     try:
         write_atomically(folder / f"database-{digest}.msgpack", blob)
-        for old in folder.glob("database-*.msgpack"):
-            if digest not in old.name:
-                old.unlink(missing_ok=True)
+        kept = sorted(folder.glob("database-*.msgpack"), key=lambda path: -path.stat().st_mtime)
+        for old in kept[_VERSIONS_KEPT:]:
+            old.unlink(missing_ok=True)
     except OSError:
         return
 

@@ -127,7 +127,8 @@ def _known(package: str) -> bool:
     answer = subprocess.run(
         ["apt-cache", "policy", package],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         check=False,
         env={**os.environ, "LC_ALL": "C.UTF-8"},
     )
@@ -138,7 +139,11 @@ def _run_as_root(argv: Sequence[str], on_event: OnEvent) -> None:
     """Run a system command. It stays in this terminal's session: sudo may ask for a password."""
     said: list[str] = []
     with subprocess.Popen(
-        list(argv), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        list(argv),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
     ) as process:
         for line in process.stdout or ():
             said.append(line.rstrip())

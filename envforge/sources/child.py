@@ -38,7 +38,8 @@ def spawn(
         env=None if env is None else dict(env),
         cwd=cwd,
         start_new_session=True,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         encoding="utf-8",
         errors="replace",
     )

@@ -60,7 +60,12 @@ def find_pip() -> Pip:
 def _version_of(argv: tuple[str, ...]) -> Version | None:
     try:
         answer = subprocess.run(
-            [*argv, "--version"], capture_output=True, text=True, timeout=60, check=False
+            [*argv, "--version"],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=60,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

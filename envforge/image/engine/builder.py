@@ -94,7 +94,8 @@ def _ask(argv: list[str], endpoint: Endpoint) -> subprocess.CompletedProcess[str
         return subprocess.run(
             argv,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=_TIMEOUT_S,
             check=False,
             env=client_environment(endpoint),

@@ -169,7 +169,8 @@ def client_version(path: str) -> str:
         answer = subprocess.run(
             [path, "--version"],
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=_PROBE_TIMEOUT_S,
             check=False,
         )
