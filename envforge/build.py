@@ -95,13 +95,12 @@ def _cache() -> Path:
     return platformdirs.user_cache_path("envforge")
 
 
-def build(database: Database, wanted: BuildRequest, on_event: OnEvent) -> Outcome:
+def build(prepared: Prepared, wanted: BuildRequest, on_event: OnEvent) -> Outcome:
     """Build, verify and lock one plan; nothing is done where lock and image already match.
 
-    Raises Unsatisfiable, EngineUnavailable, SourceError, BuildFailed or VerificationFailed; the
+    Raises EngineUnavailable, SourceError, BuildFailed or VerificationFailed; the
     lock is written last, so an error leaves the old one.
     """
-    prepared = prepare(database, wanted)
     write_context(prepared.context, prepared.folder)
     with connect() as engine, _alone(prepared, on_event):
         lock = find_lock(wanted.lock)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from envforge.capability.lookup import Card, architecture_of, find_card, find_device
 from envforge.capability.models import Architecture, Database
-from envforge.errors import AmbiguousName, UnknownName, Unsatisfiable
+from envforge.errors import AmbiguousName, UnknownName, Unsatisfiable, UsageError
 from envforge.hardware.host import Host, read_host
 from envforge.resolver import Conflict, Request, Resolution, cpu_route, explain, routes
 
@@ -112,6 +112,19 @@ def identify(database: Database, gpu: str | None) -> list[tuple[Card, str]]:
 
     found = [(card_of(database, row), row.detected_by) for row in detect().cards]
     return [(card, layer) for card, layer in found if card is not None]
+
+
+def sole_card(database: Database, gpu: str | None) -> Card:
+    """Name the one card that is meant; UsageError where none or several different ones are."""
+    cards = [card for card, _ in identify(database, gpu)]
+    if len({card.compute_capability for card in cards}) != 1:
+        here = ", ".join(card.name for card in cards) or "no card that is known"
+        raise UsageError(
+            "for which card?",
+            because=(f"in this machine: {here}",),
+            hint="name it: --gpu gtx760, or --cpu for none",
+        )
+    return cards[0]
 
 
 def card_of(database: Database, detected: DetectedGpu) -> Card | None:

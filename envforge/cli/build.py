@@ -43,9 +43,8 @@ def command(  # noqa: PLR0913 -- one parameter a flag
     """Build the PyTorch that runs on a card: an image, verified from the inside, and a lock."""
     from envforge.build import BuildRequest, build, prepare  # noqa: PLC0415
     from envforge.capability.load import load  # noqa: PLC0415
-    from envforge.capability.lookup import find_card  # noqa: PLC0415
+    from envforge.check import sole_card  # noqa: PLC0415
     from envforge.documents import to_json  # noqa: PLC0415
-    from envforge.errors import UsageError  # noqa: PLC0415
     from envforge.image.install import install_engine as install  # noqa: PLC0415
     from envforge.image.render import write_context  # noqa: PLC0415
     from envforge.report.build import (  # noqa: PLC0415
@@ -59,12 +58,8 @@ def command(  # noqa: PLR0913 -- one parameter a flag
     _end_on_sigterm()
     request = to_request(flags)
     database = load()
-    if flags["gpu"]:
-        request = request._replace(card=find_card(database, flags["gpu"]))
-    elif request.route != "cpu":
-        raise UsageError(
-            "for which card?", hint="name it: --gpu gtx760, or --cpu for none; envforge check lists"
-        )
+    if request.route != "cpu":
+        request = request._replace(card=sole_card(database, flags["gpu"]))
     wanted = BuildRequest(request, until, lock, output, archive)
     prepared = prepare(database, wanted)
     if dry_run:
@@ -76,7 +71,7 @@ def command(  # noqa: PLR0913 -- one parameter a flag
             click.echo(plan_text(prepared), err=True)
         if install_engine:
             install(on_event)
-        outcome = build(database, wanted, on_event)
+        outcome = build(prepared, wanted, on_event)
     click.echo(
         to_json(outcome.lock) if as_json else outcome_text(outcome, str(lock)), nl=not as_json
     )

@@ -18,9 +18,8 @@ def command(*, as_json: bool, **flags: Any) -> None:
     Exit 4 where nothing fits.
     """
     from envforge.capability.load import load  # noqa: PLC0415 -- --help must not load the database
-    from envforge.check import identify  # noqa: PLC0415
+    from envforge.check import sole_card  # noqa: PLC0415
     from envforge.documents import to_json  # noqa: PLC0415
-    from envforge.errors import UsageError  # noqa: PLC0415
     from envforge.report.explain import (  # noqa: PLC0415
         Explanation,
         explanation_json,
@@ -31,12 +30,7 @@ def command(*, as_json: bool, **flags: Any) -> None:
     database = load()
     request = to_request(flags)
     if request.route != "cpu":
-        cards = identify(database, flags["gpu"])
-        if not cards:
-            raise UsageError(
-                "for which card? none is in this machine", hint="name it: --gpu gtx760"
-            )
-        request = request._replace(card=cards[0][0])
+        request = request._replace(card=sole_card(database, flags["gpu"]))
     resolution = resolve(database, request)
     explanation = Explanation(request, resolution, rejections(database, request))
     if as_json:

@@ -10,8 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from envforge.capability.lookup import conda_risks, releases_matching, wheel_risks
-from envforge.capability.models import Database, TorchRelease, Wheel
+from envforge.capability.models import (
+    CondaBuild,
+    Database,
+    DistributionBuild,
+    TorchRelease,
+    Wheel,
+)
 from envforge.resolver import rules
 from envforge.resolver.ground import Footing, Ground, Place
 from envforge.resolver.model import Broken, Candidate, Request, Resolution, RouteKind
@@ -100,7 +108,7 @@ def _placed(search: Search, wheel: Wheel, resolution: Resolution) -> Iterator[Ca
         yield from _unplaced(search, wheel, resolution)
         return
     for platform, python in search.ground.pythons:
-        placed = _replace(resolution, platform=platform.name, python=python.version)
+        placed = replace(resolution, platform=platform.name, python=python.version)
         broken = rules.wheel_platform(wheel, platform, python.wheel_tag)
         yield Candidate(placed, tuple(broken))
 
@@ -113,7 +121,7 @@ def _unplaced(search: Search, wheel: Wheel, resolution: Resolution) -> Iterator[
     )
     fitting = sorted({python for python in published if accepts(python)}, key=version_key)
     broken = rules.wheel_python(wheel, published, accepts) if published else ()
-    placed = _replace(resolution, python=fitting[-1] if fitting else None)
+    placed = replace(resolution, python=fitting[-1] if fitting else None)
     yield Candidate(placed, tuple(broken))
 
 
@@ -123,64 +131,49 @@ def python_of_tag(tag: str) -> str:
     return f"{digits[0]}.{digits[1:]}"
 
 
-def _replace(resolution: Resolution, **changes: str | None) -> Resolution:
-    from msgspec.structs import replace  # noqa: PLC0415 -- needed by few requests
-
-    return replace(resolution, **changes)
-
-
 def _conda(search: Search) -> Iterator[Candidate]:
-    accepts = search.ground.accepts_cuda
+    request = search.request
+    if request.placed or request.platform or request.python:
+        return  # the channel brings its own Python; which ones is not recorded
     for build in search.database.conda_builds:
-        if build.torch != search.release.version or not accepts(build.cuda):
-            continue
-        if search.request.placed or search.request.platform or search.request.python:
-            continue  # the channel brings its own Python; which ones is not recorded
-        codes = [DeviceCode.parse(code) for code in build.codes]
-        capability = search.ground.card.compute_capability
-        support = best_support(codes, capability)
-        if support != "none":
-            resolution = Resolution(
-                route="conda-forge",
-                compute_capability=str(search.ground.card.compute_capability),
-                torch=build.torch,
-                support=support,
-                evidence=build.evidence,
-                source=build.source,
-                cuda=build.cuda,
-                codes=build.codes,
-                notes=(*_jit(support), *conda_risks(search.database, build, capability)),
-            )
-            yield Candidate(resolution, search.ground.driver(build.cuda))
+        if build.torch == search.release.version and search.ground.accepts_cuda(build.cuda):
+            risks = conda_risks(search.database, build, search.ground.card.compute_capability)
+            shipped = _shipped(search, "conda-forge", build)
+            if shipped.support != "none":
+                shipped = replace(shipped, notes=(*shipped.notes, *risks))
+                yield Candidate(shipped, search.ground.driver(build.cuda))
 
 
 def _distribution(search: Search) -> Iterator[Candidate]:
     request, ground = search.request, search.ground
     for build in search.database.distribution_builds:
-        if build.torch != search.release.version or build.cuda is None:
+        if build.torch != search.release.version or build.cuda is None or request.placed:
             continue
-        if request.platform not in (None, build.platform) or request.placed:
+        if request.platform not in (None, build.platform):
             continue
         if not (ground.accepts_cuda(build.cuda) and ground.accepts_python(build.python)):
             continue
-        codes = [DeviceCode.parse(code) for code in build.codes]
-        support = best_support(codes, search.ground.card.compute_capability)
-        if support != "none":
-            resolution = Resolution(
-                route="distribution",
-                compute_capability=str(search.ground.card.compute_capability),
-                torch=build.torch,
-                support=support,
-                evidence=build.evidence,
-                source=build.source,
-                cuda=build.cuda,
-                python=build.python,
-                platform=build.platform,
-                package=build.package,
-                codes=build.codes,
-                notes=_jit(support),
-            )
-            yield Candidate(resolution, ground.driver(build.cuda))
+        shipped = _shipped(search, "distribution", build)
+        if shipped.support != "none":
+            place = {"python": build.python, "platform": build.platform, "package": build.package}
+            yield Candidate(replace(shipped, **place), ground.driver(build.cuda))
+
+
+def _shipped(search: Search, route: RouteKind, build: CondaBuild | DistributionBuild) -> Resolution:
+    """Judge a build that somebody else ships; support ``none``: it is no candidate."""
+    capability = search.ground.card.compute_capability
+    support = best_support([DeviceCode.parse(code) for code in build.codes], capability)
+    return Resolution(
+        route=route,
+        compute_capability=str(capability),
+        torch=build.torch,
+        support=support,
+        evidence=build.evidence,
+        source=build.source,
+        cuda=build.cuda,
+        codes=build.codes,
+        notes=_jit(support),
+    )
 
 
 def _cpu(search: Search) -> Iterator[Candidate]:

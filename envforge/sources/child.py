@@ -38,8 +38,7 @@ def spawn(
         env=None if env is None else dict(env),
         cwd=cwd,
         start_new_session=True,
-        encoding="utf-8",
-        errors="replace",
+        text=True,
         encoding="utf-8",
         errors="replace",
     )
