@@ -100,7 +100,7 @@ def _subject(target: str, on_event: OnEvent) -> Subject:
 
 def site_packages(python: Path) -> Path:
     """Ask an interpreter where its packages lie; nothing is imported but the standard library."""
-    return Path(_ask(python, "-I", "-S", "-c", _WHERE))
+    return Path(_ask(python, "-I", "-c", _WHERE))
 
 
 def _ask(python: Path, *arguments: str) -> str:

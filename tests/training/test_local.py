@@ -95,12 +95,12 @@ def test_a_training_that_closes_its_output_and_works_on_is_waited_for(toy_job):
 
 def test_a_signal_reaches_the_leader_and_not_its_workers(toy_job):
     text = (
-        "import signal, subprocess, sys, time\n"
+        "import os, signal, subprocess, sys, time\n"
         "worker = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
         "def stop(*_):\n"
         "    print('worker is', worker.poll(), flush=True); sys.exit(75)\n"
         "signal.signal(signal.SIGTERM, stop)\n"
-        "print('ready', flush=True)\n"
+        "os.write(1, b'ready\\n')\n"  # print may still hold its buffer when the signal comes
         "time.sleep(60)\n"
     )
     with EXECUTOR.start(script(toy_job, text)) as process:
