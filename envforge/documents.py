@@ -99,11 +99,6 @@ def _as_list(value: Any, name: str, key: str) -> Iterable[Any]:
     return value
 
 
-def load_yaml(path: Path, kind: type[T]) -> T:
-    """Read and check a whole YAML file as ``kind``."""
-    return convert(parse_yaml(_read(path), str(path)), kind, str(path))
-
-
 def load_json(path: Path, kind: type[T]) -> T:
     """Read and check a whole JSON file as ``kind``."""
     try:

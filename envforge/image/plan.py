@@ -48,11 +48,6 @@ class Plan(NamedTuple):
     runfile: UrlInput | None = None
     repository: str = ""
 
-    @property
-    def capabilities(self) -> tuple[str, ...]:
-        """The plan's architectures, ``sm_35``, ``compute_35``; of a wheel all it carries."""
-        return self.resolution.codes
-
 
 def make_plan(database: Database, resolution: Resolution, until: Stage = "runtime") -> Plan:
     """Look up every record of a placed resolution.
