@@ -24,7 +24,7 @@ DATA = Path(__file__).parent / "data"
 _VERSIONS_KEPT = 4
 _COMPILER = tuple(
     Path(__file__).with_name(f"{module}.py")
-    for module in ("load", "memory", "models", "names", "vendor")
+    for module in ("load", "memory", "models", "names", "submodules", "vendor")
 )
 
 
@@ -101,6 +101,7 @@ def compile_yaml(data: Path = DATA) -> models.Database:
         cudnn_table=_encode(tables["cudnn"]),
         library_table=_encode(tables["libraries"]),
         memory_table=_encode(tables["memory"]),
+        submodule_table=_encode(tables["submodules"]),
     )
 
 
@@ -110,7 +111,7 @@ def read_table(path: Path) -> Any:
 
     document = documents.parse_yaml(path.read_text(encoding="utf-8"), path.name)
     kind = _kind_of(path)
-    if kind in {DeviceTable, BuildTable, _vendor().CudnnTable}:
+    if kind in {DeviceTable, BuildTable, _vendor().CudnnTable, _submodule_table()}:
         return documents.convert(document, kind, path.name)
     return documents.convert_rows(document, path.stem, kind, path.name)
 
@@ -132,6 +133,7 @@ def _kind_of(path: Path) -> Any:
         "releases": models.TorchRelease,
         "requirements": models.RequirementSet,
         "rules": models.Rule,
+        "submodules": _submodule_table(),
         "toolkits": models.CudaToolkit,
         "wheels": models.Wheel,
     }[path.stem]
@@ -141,6 +143,12 @@ def _vendor() -> Any:
     from envforge.capability import vendor  # noqa: PLC0415 -- not on the hot path
 
     return vendor
+
+
+def _submodule_table() -> Any:
+    from envforge.capability.submodules import SubmoduleTable  # noqa: PLC0415 -- as above
+
+    return SubmoduleTable
 
 
 def _encode(value: Any) -> msgspec.Raw:

@@ -16,6 +16,7 @@ from envforge.values import ComputeCapability, DeviceCode, Support, VersionRange
 
 if TYPE_CHECKING:  # at run time they are imported where a table is decoded on demand
     from envforge.capability.memory import CardMemory
+    from envforge.capability.submodules import SubmoduleTable
     from envforge.capability.vendor import CudnnTable, Library
 
 Evidence = Literal["measured", "vendor-docs", "upstream", "third-party", "inferred"]
@@ -423,6 +424,7 @@ class Database(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     cudnn_table: msgspec.Raw
     library_table: msgspec.Raw
     memory_table: msgspec.Raw
+    submodule_table: msgspec.Raw
 
     @cached_property
     def devices(self) -> Mapping[str, Device]:
@@ -464,6 +466,13 @@ class Database(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         from envforge.capability.memory import CardMemory  # noqa: PLC0415
 
         return msgspec.msgpack.decode(self.memory_table, type=tuple[CardMemory, ...])
+
+    @cached_property
+    def submodules(self) -> SubmoduleTable:
+        """The submodules of PyTorch's source trees."""
+        from envforge.capability.submodules import SubmoduleTable  # noqa: PLC0415
+
+        return msgspec.msgpack.decode(self.submodule_table, type=SubmoduleTable)
 
 
 def in_range(version: str, bounds: str) -> bool:
