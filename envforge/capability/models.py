@@ -7,7 +7,7 @@ ranges have the form ``>=5.0,<10.3`` (see :class:`envforge.values.VersionRange`)
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
@@ -16,6 +16,7 @@ from envforge.values import ComputeCapability, DeviceCode, Support, VersionRange
 
 if TYPE_CHECKING:  # at run time they are imported where a table is decoded on demand
     from envforge.capability.memory import CardMemory
+    from envforge.capability.profiles import Profile
     from envforge.capability.submodules import SubmoduleTable
     from envforge.capability.vendor import CudnnTable, Library
 
@@ -425,6 +426,15 @@ class Database(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     library_table: msgspec.Raw
     memory_table: msgspec.Raw
     submodule_table: msgspec.Raw
+    profile_table: msgspec.Raw
+
+    @cached_property
+    def wheels_of(self) -> dict[str, tuple[Wheel, ...]]:
+        """Release -> its published binaries, the default one and its variants."""
+        found: dict[str, tuple[Wheel, ...]] = {}
+        for wheel in self.wheels:
+            found[wheel.torch] = (*found.get(wheel.torch, ()), wheel)
+        return found
 
     @cached_property
     def devices(self) -> Mapping[str, Device]:
@@ -474,18 +484,21 @@ class Database(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
         return msgspec.msgpack.decode(self.submodule_table, type=SubmoduleTable)
 
+    @cached_property
+    def profiles(self) -> tuple[Profile, ...]:
+        """What source builds include and give up, the default first."""
+        from envforge.capability.profiles import Profile  # noqa: PLC0415
 
+        return msgspec.msgpack.decode(self.profile_table, type=tuple[Profile, ...])
+
+
+@cache
 def in_range(version: str, bounds: str) -> bool:
     """Tell whether ``version`` lies in the database range ``bounds``."""
     return version in parse_range(bounds)
 
 
-_RANGES: dict[str, VersionRange] = {}
-
-
+@cache
 def parse_range(bounds: str) -> VersionRange:
     """Parse a range once per process; the same few hundred are asked thousands of times."""
-    found = _RANGES.get(bounds)
-    if found is None:
-        found = _RANGES[bounds] = VersionRange.parse(bounds)
-    return found
+    return VersionRange.parse(bounds)

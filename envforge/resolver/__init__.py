@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from envforge.capability.lookup import find_platform, matcher, releases_matching
 from envforge.capability.models import Database, in_range
@@ -61,10 +61,12 @@ def resolve(database: Database, request: Request) -> Resolution:
     UnknownName when no known release fits ``request.torch``.
     """
     _refuse_unknown(database, request)
-    found = _cheapest(database, request)
-    if found is not None:
-        return found
-    raise Unsatisfiable("nothing fits this request", explain(database, request))
+    space = []
+    for candidate in _space(database, request):
+        if not candidate.broken:
+            return candidate.resolution
+        space.append(candidate)
+    raise Unsatisfiable("nothing fits this request", _conflict(database, request, space))
 
 
 def routes(database: Database, request: Request) -> list[Resolution]:
@@ -110,12 +112,8 @@ def _routes(request: Request) -> Iterator[RouteKind]:
 
 
 def _cheapest(database: Database, request: Request) -> Resolution | None:
-    asked = tuple(searches(database, request))
-    for route in _routes(request):
-        found = _newest(asked, route)
-        if found is not None:
-            return found
-    return None
+    possible = (found for found in _space(database, request) if not found.broken)
+    return next((found.resolution for found in possible), None)
 
 
 def _newest(asked: Iterable[Search], route: RouteKind) -> Resolution | None:
@@ -135,7 +133,10 @@ def _first(search: Search, route: RouteKind) -> Resolution | None:
 
 def explain(database: Database, request: Request) -> Conflict:
     """Say why nothing fits: walk the whole space and reduce the rules to a minimal set."""
-    space = list(_space(database, request))
+    return _conflict(database, request, list(_space(database, request)))
+
+
+def _conflict(database: Database, request: Request, space: Sequence[Candidate]) -> Conflict:
     sets = {frozenset(rule.id for rule in candidate.broken) for candidate in space}
     by_id = {rule.id: rule for candidate in space for rule in candidate.broken}
     minimal = _minimal(sets, sorted(by_id.values(), key=_deletion_order))
@@ -178,8 +179,10 @@ def _toolkits(database: Database, request: Request) -> Toolkits | None:
 
 
 def _space(database: Database, request: Request) -> Iterator[Candidate]:
-    for search in searches(database, request):
-        for route in _routes(request):
+    """Walk it in the order of preference: cheapest route first, newest release first."""
+    asked = tuple(searches(database, request))
+    for route in _routes(request):
+        for search in asked:
             yield from candidates(search, route)
 
 
@@ -189,12 +192,16 @@ def _deletion_order(rule: Broken) -> tuple[int, str]:
 
 def _minimal(sets: set[frozenset[str]], rules: list[Broken]) -> list[str]:
     """Deletion filter: leave out each rule in turn; it stays only if a candidate gets free."""
-    kept = [rule.id for rule in rules]
+    left = {broken: len(broken) for broken in sets}
+    kept = []
     for rule in rules:
-        without = set(kept) - {rule.id}
-        if all(broken & without for broken in sets):
-            kept.remove(rule.id)
-    return kept if sets else []
+        breaking = [broken for broken in sets if rule.id in broken]
+        if any(left[broken] == 1 for broken in breaking):
+            kept.append(rule.id)
+            continue
+        for broken in breaking:
+            left[broken] -= 1
+    return kept
 
 
 def _relaxations(database: Database, request: Request) -> Iterator[Relaxation]:

@@ -8,7 +8,7 @@ explains why there is none.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from functools import cached_property
 
 from msgspec.structs import replace
 
@@ -21,24 +21,38 @@ from envforge.capability.models import (
     Wheel,
 )
 from envforge.resolver import rules
-from envforge.resolver.ground import Footing, Ground, Place
+from envforge.resolver.ground import Ground, Place
 from envforge.resolver.model import Broken, Candidate, Request, Resolution, RouteKind
 from envforge.values import DeviceCode, Support, best_support, version_key
 
 
-class Search(NamedTuple):
+class Search:
     """One release of one request."""
 
-    ground: Ground
-    release: TorchRelease
+    def __init__(self, ground: Ground, release: TorchRelease) -> None:
+        self.ground = ground
+        self.release = release
+        self.database = ground.database
+        self.request = ground.request
+        self._nowhere = Resolution(
+            route="source", torch=release.version, support="none", evidence="", source=""
+        )
 
-    @property
-    def database(self) -> Database:
-        return self.ground.database
+    def left(self, broken: tuple[Broken, ...]) -> Candidate:
+        """A branch that is left before its axes are all decided."""
+        return Candidate(self._nowhere, broken)
 
-    @property
-    def request(self) -> Request:
-        return self.ground.request
+    @cached_property
+    def refused_cuda(self) -> rules.Refused:
+        return rules.release_cuda(self.release, self.ground.toolkits)
+
+    @cached_property
+    def refused_gcc(self) -> rules.Refused:
+        return rules.release_gcc(self.release, self.ground.compilers)
+
+    @cached_property
+    def refused_pythons(self) -> rules.Refused:
+        return rules.release_python(self.release, self.ground.versions_of_python)
 
 
 def searches(database: Database, request: Request) -> Iterator[Search]:
@@ -51,7 +65,7 @@ def searches(database: Database, request: Request) -> Iterator[Search]:
 def candidates(search: Search, route: RouteKind) -> Iterator[Candidate]:
     """Yield the candidates of ``route`` for the search's release, best first."""
     if route != "cpu" and (broken := tuple(rules.desktop(search.ground.architecture))):
-        yield _left(search, broken)
+        yield search.left(broken)
     elif route in ("wheel", "wheel-variant"):
         yield from _wheels(search, route)
     elif route == "conda-forge":
@@ -66,9 +80,9 @@ def candidates(search: Search, route: RouteKind) -> Iterator[Candidate]:
 
 def _wheels_of(search: Search, route: RouteKind) -> Iterator[Wheel]:
     accepts = search.ground.accepts_cuda
-    for wheel in search.database.wheels:
+    for wheel in search.database.wheels_of.get(search.release.version, ()):
         kind = "wheel" if wheel.variant is None else "wheel-variant"
-        if wheel.torch == search.release.version and kind == route and accepts(wheel.cuda):
+        if kind == route and accepts(wheel.cuda):
             yield wheel
 
 
@@ -198,57 +212,60 @@ def _source(search: Search) -> Iterator[Candidate]:
         *rules.release_capability(search.release, search.ground.card),
         *rules.general(search.database, {"route": "source", "compute_capability": capability}),
     )
-    if broken:
-        yield _left(search, broken)
+    if broken := broken or _python_rules(search):
+        yield search.left(broken)
         return
-    places: list[Place] = []
-    for footing in search.ground.footings:
-        if broken := _toolkit_rules(search, footing):
-            yield _left(search, broken)
+    compiling = set()
+    for toolkit in search.ground.toolkits:
+        if broken := _toolkit_rules(search, toolkit):
+            yield search.left(broken)
         else:
-            places.extend(footing.places)
-    for place in sorted(places, key=lambda place: _preference(search, place)):
-        yield from _compiled(search, place)
+            compiling.add(toolkit)
+    for place in _preferred(search, compiling):
+        if place.broken:
+            yield search.left(place.broken)
+        else:
+            yield from _compiled(search, place)
 
 
-def _left(search: Search, broken: tuple[Broken, ...]) -> Candidate:
-    """A branch that is left before its axes are all decided."""
-    resolution = Resolution(
-        route="source", torch=search.release.version, support="none", evidence="", source=""
-    )
-    return Candidate(resolution, broken)
+def _python_rules(search: Search) -> tuple[Broken, ...]:
+    """A release that knows none of the Pythons at hand is left before any toolkit is tried."""
+    refused = search.refused_pythons
+    if len(refused) < len(search.ground.versions_of_python):
+        return ()
+    return next(iter(refused.values()), ())
 
 
-def _toolkit_rules(search: Search, footing: Footing) -> tuple[Broken, ...]:
-    compiles = (*footing.nvcc, *rules.release_cuda(search.release, footing.toolkit))
-    return compiles or search.ground.driver(footing.toolkit.version)
+def _toolkit_rules(search: Search, toolkit: str) -> tuple[Broken, ...]:
+    ground = search.ground
+    compiles = ground.nvcc.get(toolkit, ()) + search.refused_cuda.get(toolkit, ())
+    return compiles or ground.driver(toolkit)
 
 
-def _preference(search: Search, place: Place) -> tuple[object, ...]:
-    """What is known to work, then what is preferred whatever the release."""
+def _preferred(search: Search, compiling: set[str]) -> list[Place]:
+    """What is known to work comes first, then what is preferred whatever the release."""
     recommended = search.release.source_build.recommended_cuda
-    version = place.toolkit.version
-    known = recommended.index(version) if version in recommended else len(recommended)
-    return (known, place.preference)
+    rank = {version: known for known, version in enumerate(recommended)}
+    places = [place for place in search.ground.places if place.toolkit.version in compiling]
+    return sorted(places, key=lambda place: rank.get(place.toolkit.version, len(rank)))
 
 
 def _compiled(search: Search, place: Place) -> Iterator[Candidate]:
-    if place.broken:
-        yield _left(search, place.broken)
-        return
     for gcc, refused in place.compilers:
-        if broken := (*refused, *rules.release_gcc(search.release, gcc)):
-            yield _left(search, broken)
+        if broken := refused + search.refused_gcc.get(gcc, ()):
+            yield search.left(broken)
         else:
             yield from _with_python(search, place, gcc)
 
 
 def _with_python(search: Search, place: Place, gcc: str) -> Iterator[Candidate]:
-    accepts = search.ground.accepts_python
-    for python in place.platform.pythons:
-        if accepts(python.version):
-            broken = rules.release_python(search.release, python.version)
-            yield Candidate(_built(search, place, gcc, python.version), tuple(broken))
+    for platform, python in search.ground.pythons:
+        if platform is not place.platform:
+            continue
+        if broken := search.refused_pythons.get(python.version):
+            yield search.left(broken)
+        else:
+            yield Candidate(_built(search, place, gcc, python.version), ())
 
 
 def _built(search: Search, place: Place, gcc: str, python: str) -> Resolution:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 
 from envforge.capability.lookup import Card, matcher
@@ -63,35 +63,39 @@ class Ground:
         )
 
     @cached_property
-    def footings(self) -> tuple[Footing, ...]:
-        return tuple(
-            Footing(self, toolkit)
-            for toolkit in self.database.toolkits
-            if self.accepts_cuda(toolkit.version)
-        )
-
-
-class Footing:
-    """A toolkit, as the card and the machine see it."""
-
-    def __init__(self, ground: Ground, toolkit: CudaToolkit) -> None:
-        self.ground = ground
-        self.toolkit = toolkit
+    def versions_of_python(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(python.version for _, python in self.pythons))
 
     @cached_property
-    def nvcc(self) -> tuple[Broken, ...]:
-        return tuple(rules.nvcc(self.ground.architecture, self.toolkit))
+    def toolkits(self) -> Mapping[str, CudaToolkit]:
+        return {
+            toolkit.version: toolkit
+            for toolkit in self.database.toolkits
+            if self.accepts_cuda(toolkit.version)
+        }
+
+    @cached_property
+    def nvcc(self) -> rules.Refused:
+        return rules.nvcc(self.architecture, self.toolkits)
+
+    @cached_property
+    def compilers(self) -> frozenset[str]:
+        found = {compiler.version for row in self.platforms for compiler in row.compilers}
+        return frozenset(filter(self.accepts_gcc, found))
 
     @cached_property
     def places(self) -> tuple[Place, ...]:
-        return tuple(self._places())
+        """Every platform with every toolkit that compiles for the card, best first."""
+        compiling = [row for row in self.toolkits.values() if row.version not in self.nvcc]
+        found = [place for toolkit in compiling for place in self._places(toolkit)]
+        return tuple(sorted(found, key=lambda place: place.preference))
 
-    def _places(self) -> Iterator[Place]:
-        for rank, platform in enumerate(self.ground.platforms):
-            if platform.cuda is not None and platform.cuda.version == self.toolkit.version:
-                yield Place(self.ground, rank, platform, self.toolkit, "distribution")
-            if self.toolkit.runfile is not None:
-                yield Place(self.ground, rank, platform, self.toolkit, "runfile")
+    def _places(self, toolkit: CudaToolkit) -> Iterator[Place]:
+        for rank, platform in enumerate(self.platforms):
+            if platform.cuda is not None and platform.cuda.version == toolkit.version:
+                yield Place(self, rank, platform, toolkit, "distribution")
+            if toolkit.runfile is not None:
+                yield Place(self, rank, platform, toolkit, "runfile")
 
 
 class Place:
@@ -125,12 +129,10 @@ class Place:
 
         The one the distribution pairs with its own CUDA comes first.
         """
-        versions = [compiler.version for compiler in self.platform.compilers]
+        here = [compiler.version for compiler in self.platform.compilers]
+        versions = [version for version in here if version in self.ground.compilers]
         if self.origin == "distribution" and self.platform.cuda is not None:
             own = self.platform.cuda.gcc
             versions.sort(key=lambda version: version != own)
-        return tuple(
-            (version, tuple(rules.host_compiler(self.toolkit, version)))
-            for version in versions
-            if self.ground.accepts_gcc(version)
-        )
+        refused = rules.host_compiler(self.toolkit, versions)
+        return tuple((version, refused.get(version, ())) for version in versions)

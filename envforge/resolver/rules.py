@@ -1,11 +1,12 @@
-"""The rules, one function each: does this pair of facts go together? Yields what is broken.
+"""The rules, one function each: do these facts go together? Gives what is broken.
 
-Each bound stands once, in its record; the id of its rule is made from the record's name.
+Each bound stands once, in its record; the id of its rule is made from the record's name. A rule
+about a whole axis is asked once for all its values (:data:`Refused`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from envforge.capability.lookup import Card, driver_floor
 from envforge.capability.models import (
@@ -20,6 +21,9 @@ from envforge.capability.models import (
 )
 from envforge.resolver.model import Broken
 from envforge.values import version_key
+
+Refused = Mapping[str, tuple[Broken, ...]]
+"""The values of one axis that a record refuses, each with the rule it breaks."""
 
 
 def _broken(id_: str, kind: str, record: Fact, **facts: str) -> Broken:
@@ -79,30 +83,34 @@ def _driver_broken(database: Database, cuda: str, floor: str, kind: str, has: st
     return _broken(f"cuda-{cuda}-driver", kind, toolkit, cuda=cuda, floor=floor, driver=has)
 
 
-def nvcc(architecture: Architecture, toolkit: CudaToolkit) -> Iterator[Broken]:
+def _outside(versions: Iterable[str], bounds: str, rule: Broken) -> Refused:
+    return {version: (rule,) for version in versions if not in_range(version, bounds)}
+
+
+def nvcc(architecture: Architecture, toolkits: Iterable[str]) -> Refused:
     """The toolkit's compiler must emit code for the card."""
-    if not in_range(toolkit.version, architecture.cuda):
-        yield _broken(
-            f"compute-{architecture.compute_capability}-cuda",
-            "nvcc",
-            architecture,
-            compute_capability=architecture.compute_capability,
-            architecture=architecture.name,
-            range=architecture.cuda,
-        )
+    rule = _broken(
+        f"compute-{architecture.compute_capability}-cuda",
+        "nvcc",
+        architecture,
+        compute_capability=architecture.compute_capability,
+        architecture=architecture.name,
+        range=architecture.cuda,
+    )
+    return _outside(toolkits, architecture.cuda, rule)
 
 
-def release_cuda(release: TorchRelease, toolkit: CudaToolkit) -> Iterator[Broken]:
+def release_cuda(release: TorchRelease, toolkits: Iterable[str]) -> Refused:
     """The release's sources must compile with the toolkit."""
     bounds = release.source_build.cuda
-    if not in_range(toolkit.version, bounds):
-        yield _broken(
-            f"torch-{release.version}-cuda",
-            "torch-cuda",
-            release.source_build,
-            torch=release.version,
-            range=bounds,
-        )
+    rule = _broken(
+        f"torch-{release.version}-cuda",
+        "torch-cuda",
+        release.source_build,
+        torch=release.version,
+        range=bounds,
+    )
+    return _outside(toolkits, bounds, rule)
 
 
 def release_capability(release: TorchRelease, card: Card) -> Iterator[Broken]:
@@ -119,42 +127,44 @@ def release_capability(release: TorchRelease, card: Card) -> Iterator[Broken]:
         )._replace(source=build.compute_capability_basis or build.source)
 
 
-def host_compiler(toolkit: CudaToolkit, gcc: str) -> Iterator[Broken]:
+def host_compiler(toolkit: CudaToolkit, compilers: Iterable[str]) -> Refused:
     """The toolkit's headers must accept the host compiler."""
-    if not in_range(gcc, toolkit.gcc):
-        yield _broken(
-            f"cuda-{toolkit.version}-gcc",
-            "cuda-gcc",
-            toolkit,
-            cuda=toolkit.version,
-            range=toolkit.gcc,
-        )
+    rule = _broken(
+        f"cuda-{toolkit.version}-gcc",
+        "cuda-gcc",
+        toolkit,
+        cuda=toolkit.version,
+        range=toolkit.gcc,
+    )
+    return _outside(compilers, toolkit.gcc, rule)
 
 
-def release_gcc(release: TorchRelease, gcc: str) -> Iterator[Broken]:
+def release_gcc(release: TorchRelease, compilers: Iterable[str]) -> Refused:
     """The release's sources must compile with the host compiler."""
     build = release.source_build
-    if build.gcc is not None and not in_range(gcc, build.gcc):
-        yield _broken(
-            f"torch-{release.version}-gcc",
-            "torch-gcc",
-            build,
-            torch=release.version,
-            range=build.gcc,
-        )
+    if build.gcc is None:
+        return {}
+    rule = _broken(
+        f"torch-{release.version}-gcc",
+        "torch-gcc",
+        build,
+        torch=release.version,
+        range=build.gcc,
+    )
+    return _outside(compilers, build.gcc, rule)
 
 
-def release_python(release: TorchRelease, python: str) -> Iterator[Broken]:
+def release_python(release: TorchRelease, pythons: Iterable[str]) -> Refused:
     """The release must know the Python."""
-    pythons = release.source_build.pythons
-    if python not in pythons:
-        yield _broken(
-            f"torch-{release.version}-python",
-            "torch-python",
-            release,
-            torch=release.version,
-            pythons=", ".join(pythons) or "none known",
-        )
+    known = release.source_build.pythons
+    rule = _broken(
+        f"torch-{release.version}-python",
+        "torch-python",
+        release,
+        torch=release.version,
+        pythons=", ".join(known) or "none known",
+    )
+    return {python: (rule,) for python in pythons if python not in known}
 
 
 def wheel_python(
