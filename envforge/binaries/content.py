@@ -13,13 +13,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-
-import msgspec
+from typing import NamedTuple
 
 from envforge.binaries.errors import BinaryError
 
 
-class Content(msgspec.Struct, frozen=True):
+class Content(NamedTuple):
     """Something to parse."""
 
     read: Callable[[int, int], bytes]

@@ -16,15 +16,15 @@ header is at least 64 bytes long, so the walk always ends; what does not fit is 
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
-from itertools import chain
-from operator import itemgetter
 from struct import Struct
 from typing import Literal, NamedTuple
 
 from envforge.binaries.content import Content
+from envforge.binaries.flatbuffer import past_flatbuffer
 from envforge.values import ComputeCapability, DeviceCode
 
 Kind = Literal["ptx", "sass", "lto-ir", "unknown"]
@@ -33,8 +33,14 @@ Compression = Literal["none", "lz4", "zstd"]
 MAGIC = b"\x50\xed\x55\xba"
 _FATBIN = Struct("<4sHHQ")
 _ENTRY = Struct("<H2xIQI4xHHI8xQ8xQ")
+_STEP = Struct("<4xIQ12xI").unpack_from
+"""Header size, payload size and architecture: what the walk itself needs."""
+_LISTED = Struct("<H26xI8xQ").unpack_from
+"""Kind, architecture and flags: what an image is counted by."""
 _ALIGNMENT = 8
-_CHUNK = 1 << 16
+_SMALL_CHUNK, _CHUNK = 1 << 8, 1 << 16
+_FIND = re.compile(re.escape(MAGIC)).search
+"""Twice as fast as bytes.find for these four bytes."""
 
 _KINDS: dict[int, Kind] = {1: "ptx", 2: "sass", 8: "lto-ir"}
 _LZ4 = 0x2000
@@ -76,13 +82,6 @@ class Entry(NamedTuple):
     architecture: int
     flags: int
     uncompressed_size: int
-
-    @classmethod
-    def of_cubin(cls, code: DeviceCode, size: int) -> Entry:
-        """Return the entry of a cubin that stands alone, with no header in front of it."""
-        flags = {"a": _ARCHITECTURE_SPECIFIC, "f": _FAMILY_SPECIFIC}.get(code.suffix, 0)
-        number = code.capability.number
-        return cls(0, 2, 0, size, 0, 0, 0, number, flags, 0)
 
     @property
     def kind(self) -> Kind:
@@ -129,7 +128,21 @@ class Fatbin(NamedTuple):
 
     offset: int
     end: int
-    entries: tuple[Entry, ...]
+    headers: tuple[tuple[int, bytes], ...]
+    """Where each image's header stands, and its 64 bytes: most are only ever counted."""
+
+    @classmethod
+    def of_cubin(cls, code: DeviceCode, size: int) -> Fatbin:
+        """Return a cubin that stands alone, with no header in front of it."""
+        flags = {"a": _ARCHITECTURE_SPECIFIC, "f": _FAMILY_SPECIFIC}.get(code.suffix, 0)
+        header = _ENTRY.pack(2, 0, size, 0, 0, 0, code.capability.number, flags, 0)
+        return cls(0, size, ((0, header),))
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """The images, decoded at every call."""
+        unpack = _ENTRY.unpack_from
+        return tuple(Entry(offset, *unpack(header)) for offset, header in self.headers)
 
 
 @lru_cache(maxsize=4096)
@@ -165,16 +178,17 @@ def walk(
     """
     noted: list[Defect] = [] if defects is None else defects
     end = content.size if end is None else min(end, content.size)
-    position = start
+    position, read = start, content.read
     while end - position >= _FATBIN.size:
         # The first entry comes with the header: a read costs more than its bytes.
-        head = content.read(min(_FATBIN.size + _ENTRY.size, end - position), position)
+        head = read(min(_FATBIN.size + _ENTRY.size, end - position), position)
         if head.startswith(MAGIC) and len(head) >= _FATBIN.size:
-            fatbin = _read_fatbin(content, position, head, end, noted)
+            fatbin = _read_fatbin(read, position, head, end, noted)
             yield fatbin
             position = fatbin.end
         else:
-            stop = _find_fatbin(content, start, position + 1, end)
+            behind = past_flatbuffer(content, position, end) if mixed else position + 1
+            stop = _find_fatbin(content, start, behind, end)
             if not mixed:
                 _check_padding(content, position, stop, noted)
             position = stop
@@ -185,13 +199,16 @@ def walk(
 def _find_fatbin(content: Content, base: int, position: int, end: int) -> int:
     """Return where the next fatbin stands, at ``position`` or behind it; ``end`` if nowhere."""
     position += -(position - base) % _ALIGNMENT
-    for start in range(position, end, _CHUNK):
-        chunk = content.read(min(_CHUNK, end - start), start)
-        found = chunk.find(MAGIC)
-        while found >= 0 and found % _ALIGNMENT:
-            found = chunk.find(MAGIC, found + 1)
-        if found >= 0:
-            return start + found
+    size = _SMALL_CHUNK  # usually padding of a few bytes, and megabytes in the other cases
+    while position < end:
+        chunk = content.read(min(size, end - position), position)
+        found = _FIND(chunk)
+        while found and found.start() % _ALIGNMENT:
+            found = _FIND(chunk, found.end())
+        if found:
+            return position + found.start()
+        position += size
+        size = _CHUNK
     return end
 
 
@@ -204,7 +221,7 @@ def _check_padding(content: Content, position: int, stop: int, defects: list[Def
 
 
 def _read_fatbin(
-    content: Content, offset: int, head: bytes, limit: int, defects: list[Defect]
+    read: Callable[[int, int], bytes], offset: int, head: bytes, limit: int, defects: list[Defect]
 ) -> Fatbin:
     """Read the fatbin whose header stands in ``head``."""
     _magic, version, header_size, size = _FATBIN.unpack_from(head)
@@ -216,41 +233,45 @@ def _read_fatbin(
         defects.append(Defect(offset, f"fatbin runs {end - limit} bytes past its section"))
         end = limit
     first = head[header_size:]
-    return Fatbin(offset, end, _read_entries(content, offset + header_size, first, end, defects))
+    return Fatbin(offset, end, _read_headers(read, offset + header_size, first, end, defects))
 
 
-def _read_entries(
-    content: Content, position: int, header: bytes, end: int, defects: list[Defect]
-) -> tuple[Entry, ...]:
-    """Read the entries that lie wholly before ``end``; the innermost loop of everything here."""
-    entries: list[Entry] = []
-    unpack, make, read, smallest = _ENTRY.unpack_from, Entry._make, content.read, _ENTRY.size
+def _read_headers(
+    read: Callable[[int, int], bytes],
+    position: int,
+    header: bytes,
+    end: int,
+    defects: list[Defect],
+) -> tuple[tuple[int, bytes], ...]:
+    """Read the headers of the entries that lie wholly before ``end``.
+
+    The innermost loop of everything here: two thirds of its time are the reads themselves.
+    """
+    headers: list[tuple[int, bytes]] = []
+    smallest = _ENTRY.size
     while position <= end - smallest:
         header = header or read(smallest, position)
         if len(header) < smallest:
             break
-        entry = make((position, *unpack(header)))
-        size = entry[2] + entry[3]
-        if entry[2] < smallest or size > end - position:
+        header_size, payload_size, architecture = _STEP(header)
+        size = header_size + payload_size
+        if header_size < smallest or size > end - position:
             break
-        if _OLDEST <= entry[7] <= _NEWEST:
-            entries.append(entry)
+        if _OLDEST <= architecture <= _NEWEST:
+            headers.append((position, header))
         else:
-            defects.append(Defect(position, f"architecture {entry[7]}"))
+            defects.append(Defect(position, f"architecture {architecture}"))
         position += size
         header = b""
     if position < end:
         defects.append(Defect(position, f"{end - position} bytes of a fatbin hold no whole entry"))
-    return tuple(entries)
-
-
-_LISTED = itemgetter(*map(Entry._fields.index, ("kind_number", "architecture", "flags")))
+    return tuple(headers)
 
 
 def count(fatbins: Iterable[Fatbin]) -> dict[str, int]:
     """Count the images by their label, as cuobjdump lists them."""
-    entries = chain.from_iterable(fatbin.entries for fatbin in fatbins)
+    headers = [header for fatbin in fatbins for _, header in fatbin.headers]
     labels: Counter[str] = Counter()
-    for (kind_number, architecture, flags), images in Counter(map(_LISTED, entries)).items():
+    for (kind_number, architecture, flags), images in Counter(map(_LISTED, headers)).items():
         labels[_label(kind_number, architecture, flags & _SUFFIXES)] += images
     return dict(sorted(labels.items()))

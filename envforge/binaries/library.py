@@ -10,11 +10,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
-
 from envforge.binaries import cubin, elf
 from envforge.binaries.content import Content, open_content
-from envforge.binaries.fatbin import Defect, Entry, Fatbin, count, walk
+from envforge.binaries.fatbin import Defect, Fatbin, count, walk
 from envforge.binaries.parts import Part, sort_fatbins
 from envforge.binaries.role import Role, role_of_file
 from envforge.values import DeviceCode
@@ -24,7 +22,7 @@ FATBIN_SECTIONS = (".nv_fatbin", "__nv_relfatbin", ".cask_resource")
 not list. A driver loads the first; they decide."""
 
 
-class SectionCount(msgspec.Struct, frozen=True, kw_only=True):
+class SectionCount(NamedTuple):
     """The listing of one section, as cuobjdump gives it: entries by architecture."""
 
     name: str
@@ -34,7 +32,7 @@ class SectionCount(msgspec.Struct, frozen=True, kw_only=True):
     """``sm_35``, ``compute_50``, ``lto_90`` -> number of images."""
 
 
-class Library(msgspec.Struct, frozen=True, kw_only=True):
+class Library(NamedTuple):
     """What one file carries."""
 
     path: str
@@ -132,7 +130,7 @@ def _ranges(content: Content, kind: elf.Format, defects: list[Defect]) -> Iterat
 def _cubin(content: Content, defects: list[Defect]) -> Fatbin:
     """Return a bare cubin as the fatbin nvcc would have packed it into."""
     code = cubin.read_code(content, defects=defects)
-    return Fatbin(0, content.size, (Entry.of_cubin(code, content.size),))
+    return Fatbin.of_cubin(code, content.size)
 
 
 def _library(found: _Found, parts: tuple[Part, ...]) -> Library:

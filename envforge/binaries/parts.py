@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
-import msgspec
-
 from envforge.binaries import names
 from envforge.binaries.content import Content
 from envforge.binaries.fatbin import Entry, Fatbin, PtxVersion
@@ -34,14 +32,14 @@ class Code(NamedTuple):
         return str(self.device)
 
 
-class CodeSet(msgspec.Struct, frozen=True, kw_only=True):
+class CodeSet(NamedTuple):
     """How many fatbins of a part carry exactly these codes."""
 
     codes: tuple[Code, ...]
     fatbins: int
 
 
-class Part(msgspec.Struct, frozen=True, kw_only=True):
+class Part(NamedTuple):
     """The fatbins of a library that belong to one role; only those that hold a kernel."""
 
     role: Role

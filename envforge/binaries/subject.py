@@ -10,9 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
-
-import msgspec
+from typing import IO, NamedTuple
 
 from envforge.binaries.errors import BinaryError
 from envforge.binaries.library import Library, read_library
@@ -33,7 +31,7 @@ _DAMAGE = (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, NotI
 _CHUNK = 1 << 20
 
 
-class Subject(msgspec.Struct, frozen=True, kw_only=True):
+class Subject(NamedTuple):
     """The libraries of a subject that carry device code."""
 
     path: str

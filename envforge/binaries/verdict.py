@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-
-import msgspec
+from typing import NamedTuple
 
 from envforge.binaries.fatbin import PtxVersion
 from envforge.binaries.library import Library
@@ -17,7 +16,7 @@ STRAYS = 0.05
 linear algebra has sm_75, 3 of 208 of torch 2.8's own kernels sm_90a."""
 
 
-class RoleVerdict(msgspec.Struct, frozen=True, kw_only=True):
+class RoleVerdict(NamedTuple):
     """How the kernels of one role in one file run on a card."""
 
     role: Role
@@ -30,7 +29,7 @@ class RoleVerdict(msgspec.Struct, frozen=True, kw_only=True):
     """The PTX ISA the driver must know, where PTX is needed."""
 
 
-class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+class Verdict(NamedTuple):
     """How a set of libraries runs on a card."""
 
     card: ComputeCapability
@@ -63,7 +62,7 @@ def verdict(libraries: Library | Iterable[Library], card: ComputeCapability) -> 
     )
 
 
-class Lack(msgspec.Struct, frozen=True, kw_only=True):
+class Lack(NamedTuple):
     """A library built by us whose kernels of one role lack architectures they were to have."""
 
     path: str
