@@ -33,6 +33,9 @@ QUESTIONS: tuple[tuple[str, dict[str, str]], ...] = (
     ("v100", {"torch": ">=2.8"}),
     ("h200", {}),
     ("sm_20", {}),
+    ("gtx580", {"torch": ">=1"}),
+    ("k40", {"torch": ">=1", "python": "3.13"}),
+    ("a100", {"torch": ">=1", "cuda": "12", "gcc": "5", "route": "source"}),
 )
 
 Matrix = dict[str, dict[str, tuple[Resolution, ...]]]

@@ -17,6 +17,7 @@ from envforge.capability.lookup import Card, toolkits_of
 from envforge.documents import parse_yaml
 from envforge.errors import Unsatisfiable
 from envforge.report import sentences
+from envforge.report.conflict import conflict_json
 from envforge.resolver import Request, explain, resolve, routes
 from envforge.resolver.model import Candidate
 from envforge.values import ComputeCapability, DeviceCode, best_support, version_key
@@ -247,7 +248,7 @@ def test_a_route_is_offered_exactly_where_a_candidate_breaks_no_rule(request):
 def test_the_same_question_has_the_same_answer(request):
     assert routes(DATABASE, request) == routes(DATABASE, request)
     first, second = explain(DATABASE, request), explain(DATABASE, request)
-    assert sentences.conflict_json(first) == sentences.conflict_json(second)
+    assert conflict_json(first) == conflict_json(second)
 
 
 @given(requests)
@@ -264,7 +265,7 @@ ASKED = """
 import json
 from envforge.capability.load import load
 from envforge.capability.lookup import find_card
-from envforge.report.sentences import conflict_json
+from envforge.report.conflict import conflict_json
 from envforge.resolver import Request, explain, routes
 database = load()
 for gpu, torch in (("gtx760", "2.15.0"), ("10de:1140", "1.0.1"), ("k40", "2.9.1")):

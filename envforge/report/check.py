@@ -12,7 +12,9 @@ from envforge.check import CheckedCard, CheckReport
 from envforge.errors import UsageError
 from envforge.hardware.cards import DetectedGpu
 from envforge.report import sentences
+from envforge.report.conflict import conflict_json
 from envforge.report.findings import finding_json, finding_text
+from envforge.report.groups import groups
 from envforge.resolver.model import Resolution
 
 SCHEMA = "envforge.check/1"
@@ -63,7 +65,7 @@ def _card_json(checked: CheckedCard, database: Database) -> dict[str, Any]:
         "detected_by": checked.detected_by,
         "memory_variants_mib": list(memory_of(database, card)),
         "routes": [_route_json(route, checked, database) for route in _all_routes(checked)],
-        "conflict": sentences.conflict_json(checked.conflict) if checked.conflict else None,
+        "conflict": conflict_json(checked.conflict) if checked.conflict else None,
         "findings": [finding_json(row) for row in checked.findings],
         **_machine_json(checked.detected),
     }
@@ -200,5 +202,5 @@ def _support(route: Resolution) -> str:
 def _no_route_lines(checked: CheckedCard) -> list[str]:
     assert checked.conflict is not None  # noqa: S101 -- the caller asked
     lines = ["  no PyTorch computes on this card:"]
-    lines += [f"    - {sentences.rule_text(rule)}" for rule in checked.conflict.rules[-3:]]
+    lines += [f"    - {group.text}" for group in groups(checked.conflict.rules)]
     return lines

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import click
 
 from envforge.report import sentences
+from envforge.report.conflict import origin_line
+from envforge.report.groups import Group, group_json, groups
 from envforge.resolver.model import Rejection, Request, Resolution
 
 SCHEMA = "envforge.explain/1"
@@ -26,14 +28,8 @@ def explanation_json(explanation: Explanation) -> dict[str, Any]:
         "schema": SCHEMA,
         "resolution": explanation.resolution,
         "rejections": [
-            {
-                "id": rejection.rule.id,
-                "text": sentences.rule_text(rejection.rule),
-                "source": rejection.rule.source,
-                "evidence": rejection.rule.evidence,
-                "branches": rejection.branches,
-            }
-            for rejection in explanation.rejections
+            {**group_json(group), "branches": branches}
+            for group, branches in _most_first(explanation.rejections)
         ],
     }
 
@@ -49,8 +45,17 @@ def explanation_text(explanation: Explanation) -> str:
     ]
     if explanation.rejections:
         lines.append("left behind on the way (branches of the search):")
-    for rejection in explanation.rejections:
-        lines.append(f"  {rejection.branches:4}  {sentences.rule_text(rejection.rule)}")
-        rule = rejection.rule
-        lines.append(click.style(f"        {rule.id} · {rule.evidence} · {rule.source}", dim=True))
+    for group, branches in _most_first(explanation.rejections):
+        lines.append(f"  {branches:4}  {group.text}")
+        lines.append(f"        {origin_line(group)}")
     return "\n".join(lines)
+
+
+def _most_first(rejections: tuple[Rejection, ...]) -> list[tuple[Group, int]]:
+    """Groups of the rules, each with the branches of the search that broke one of them."""
+    counts = {rejection.rule.id: rejection.branches for rejection in rejections}
+    found = [
+        (group, sum(counts[rule.id] for rule in group.rules))
+        for group in groups(rejection.rule for rejection in rejections)
+    ]
+    return sorted(found, key=lambda pair: -pair[1])

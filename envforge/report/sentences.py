@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from typing import Any
 
-from envforge.resolver.model import Broken, Conflict, Relaxation, Request, Resolution, Toolkits
+from envforge.resolver.model import Broken, Relaxation, Request, Resolution, Toolkits
 
 _RULES = {
     "kernels": "torch {torch}'s {variant} wheel carries {codes}: none of it runs on compute"
@@ -124,27 +123,3 @@ def build_command(resolution: Resolution, card: str | None) -> str:
     """The envforge command that builds this resolution."""
     target = ["--gpu", card, "--route", resolution.route] if card else ["--cpu"]
     return shlex.join(["envforge", "build", *target, "--torch", resolution.torch])
-
-
-def conflict_json(conflict: Conflict) -> dict[str, Any]:
-    """The machine-readable form of an unsatisfiable request."""
-    toolkits = conflict.toolkits
-    return {
-        "rules": [
-            {
-                "id": rule.id,
-                "text": rule_text(rule),
-                "source": rule.source,
-                "evidence": rule.evidence,
-            }
-            for rule in conflict.rules
-        ],
-        "relaxations": [
-            {"drop": item.drop, "gives": relaxation_text(item, conflict.request)}
-            for item in conflict.relaxations
-        ],
-        "toolkits": {"compiling": list(toolkits.compiling), "refusing": list(toolkits.refusing)}
-        if toolkits
-        else None,
-        "considered": conflict.considered,
-    }
