@@ -94,7 +94,8 @@ def run(request: RunRequest, on_event: OnEvent, clock: Clock | None = None) -> R
     loaded = load_recipe(request.recipe)
     with open_folder(request.run_dir or _new_folder(loaded.recipe, clock)) as folder:
         earlier = _earlier(folder, loaded.recipe)
-        asked = settle(loaded.recipe, earlier.settings if earlier else {}, request.settings)
+        before = earlier.settings if earlier else {}
+        asked = settle(loaded.recipe, before, request.settings).values
         with _place(request, earlier, on_event) as place:
             _refuse_torch(loaded.recipe, place)
             record = _record(loaded, place, asked, folder, earlier)
@@ -322,7 +323,7 @@ def _opening(record: RunRecord, folder: RunFolder) -> str:
 
 def _job(loaded: LoadedRecipe, record: RunRecord, folder: RunFolder) -> Job:
     recipe = loaded.recipe
-    result = recipe.success.result
+    result = recipe.success.result if recipe.success else None
     return Job(
         run_id=record.id,
         argv=record.command,
@@ -339,6 +340,8 @@ def _job(loaded: LoadedRecipe, record: RunRecord, folder: RunFolder) -> Job:
 
 
 def _patterns(recipe: Recipe) -> LogPatterns:
+    if recipe.log is None or recipe.success is None:
+        raise TypeError(f"{recipe.name} has variants: choose one first")
     texts = {**msgspec.structs.asdict(recipe.log), "success": recipe.success.line}
     return LogPatterns(**{name: re.compile(text) for name, text in texts.items() if text})
 

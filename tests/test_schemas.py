@@ -9,6 +9,7 @@ import jsonschema
 import pytest
 
 from envforge import cli
+from envforge.recipes.schema import recipe_schema
 
 SCHEMAS = Path(__file__).parent.parent / "docs/schemas"
 CAPTURES = Path(__file__).parent / "binaries/captures"
@@ -57,3 +58,10 @@ def test_the_other_commands_answer_in_their_published_forms(capsys):
     check("list", answer(capsys, "list", "torch"))
     sample = next(path for path in sorted(CAPTURES.iterdir()) if path.suffix == ".so")
     check("inspect", answer(capsys, "inspect", str(sample), "--quiet"))
+
+
+def test_the_published_form_of_a_recipe_is_the_one_that_is_read():
+    schema = json.loads((SCHEMAS / "recipe-1.json").read_text())
+    assert schema == recipe_schema(), (
+        "python -m envforge.recipes.schema > docs/schemas/recipe-1.json"
+    )

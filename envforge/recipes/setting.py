@@ -6,12 +6,28 @@ import difflib
 import math
 import re
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
 
 from envforge.errors import UnknownName, UsageError
-from envforge.recipes.document import Parameter, Recipe, Setting
+from envforge.recipes.document import Parameter, Preset, Recipe, Rescale, Setting, Words
+from envforge.recipes.memory import tier_for
 
-PLACES = ("python", "recipe", "run_dir", "device")
+PLACES = (
+    "python",
+    "recipe",
+    "run_dir",
+    "device",
+    "checkout",
+    "data",
+    "assets",
+    "from",
+)
 """What envforge itself fills into a command."""
+WIDE = ("overrides", "resume", "on_device")
+"""What stands for any number of words."""
+RESERVED = ("variant", "preset", "dataset", "tier")
+"""Settings of a run that are no parameters: names of parts of the recipe."""
 
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _WORD = re.compile(r"[\w./:+,@%=-]*\Z", re.ASCII)
@@ -22,27 +38,136 @@ def placeholders(word: str) -> list[str]:
     return _PLACEHOLDER.findall(word)
 
 
-def settle(
-    recipe: Recipe, earlier: Mapping[str, Setting], asked: Mapping[str, str]
-) -> dict[str, Setting]:
-    """Decide every parameter: its default, what ``earlier`` attempts had, what is ``asked`` now.
+class Settled(NamedTuple):
+    """Every parameter's value and, for those that are not its default, where it comes from."""
 
-    A dash in a key stands for an underscore. UnknownName with near matches for a key the recipe
-    does not have, UsageError for a value of the wrong form.
+    values: dict[str, Setting]
+    origins: dict[str, str]
+
+
+def settle(
+    recipe: Recipe,
+    earlier: Mapping[str, Setting],
+    asked: Mapping[str, str],
+    memory_mib: int | None = None,
+    *,
+    demo: bool = False,
+) -> Settled:
+    """Decide every parameter: default, dataset, preset, ``earlier`` attempts, tier, ``asked`` now.
+
+    What follows the batch is rescaled with it, unless somebody set it. A dash in a key stands for
+    an underscore. UnknownName with near matches for a key the recipe does not have, UsageError for
+    a value of the wrong form.
     """
-    settings = {
-        name: read_setting(name, parameter, str(parameter.default))
+    wanted = {key.replace("-", "_"): text for key, text in asked.items()}
+    _refuse_unknown(recipe, wanted)
+    names = _parts(recipe, earlier, wanted)
+    preset = recipe.presets.get(str(names.get("preset", "")))
+    tier = tier_for(recipe, memory_mib)
+    if tier:
+        names["tier"] = tier.memory
+    base = _Layers({name: str(each.default) for name, each in recipe.parameters.items()})
+    if dataset := recipe.datasets.get(str(names.get("dataset", ""))):
+        base.add(_known(dataset.set, recipe), f"{names['dataset']}: {dataset.help}")
+        base.add(_known(dataset.demo_set, recipe) if demo else {}, "a demo of a minute")
+    if preset:
+        base.add(preset.set, f"preset {names['preset']}: {preset.help}")
+    base.add(_known(earlier, recipe), "as before")
+    now = base.copy()
+    if tier and earlier.get("tier") != tier.memory:
+        now.add(tier.set, f"{tier.memory}: {tier.why}")
+    now.add(_known(wanted, recipe), "asked for")
+    values, origins = _read(recipe, now)
+    if recipe.rescale:
+        before, _ = _read(recipe, base)
+        _rescale(recipe.rescale, preset, before, values, origins)
+    return Settled({**names, **values}, origins)
+
+
+def _known(values: Mapping[str, Setting], recipe: Recipe) -> dict[str, Setting]:
+    """Leave out what is no parameter: earlier settings' other names, another recipe's dataset."""
+    return {name: value for name, value in values.items() if name in recipe.parameters}
+
+
+class _Layers:
+    """Values with where each was set last."""
+
+    def __init__(self, values: Mapping[str, Setting]) -> None:
+        self.values = dict(values)
+        self.origins: dict[str, str] = {}
+
+    def add(self, values: Mapping[str, Setting], origin: str) -> None:
+        for name, value in values.items():
+            if str(self.values.get(name)) != str(value):
+                self.origins[name] = origin
+            self.values[name] = value
+
+    def copy(self) -> _Layers:
+        twin = _Layers(self.values)
+        twin.origins = dict(self.origins)
+        return twin
+
+
+def _read(recipe: Recipe, layers: _Layers) -> tuple[dict[str, Setting], dict[str, str]]:
+    values = {
+        name: read_setting(name, parameter, str(layers.values[name]))
         for name, parameter in recipe.parameters.items()
     }
-    settings.update({name: value for name, value in earlier.items() if name in settings})
-    for key, text in asked.items():
-        name = key.replace("-", "_")
-        if name not in recipe.parameters:
-            near = difflib.get_close_matches(name, recipe.parameters, n=3)
+    return values, layers.origins
+
+
+def _refuse_unknown(recipe: Recipe, wanted: Mapping[str, str]) -> None:
+    known = [*recipe.parameters, *(each for each in RESERVED if each != "tier")]
+    for key in wanted:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=3)
             hint = f"{recipe.name} has: {', '.join(recipe.parameters)}"
             raise UnknownName("setting", key, tuple(near), hint=hint)
-        settings[name] = read_setting(name, recipe.parameters[name], text)
-    return settings
+
+
+def _parts(
+    recipe: Recipe, earlier: Mapping[str, Setting], wanted: Mapping[str, str]
+) -> dict[str, Setting]:
+    """Find the parts of the recipe that are asked for by name; the first dataset is the default."""
+    parts: dict[str, Mapping[str, object]] = {
+        "variant": recipe.variants,
+        "preset": recipe.presets,
+        "dataset": recipe.datasets,
+    }
+    chosen: dict[str, Setting] = {}
+    for kind, there in parts.items():
+        name = wanted.get(kind) or earlier.get(kind)
+        if name is None and kind == "dataset" and there:
+            name = next(iter(there))
+        if name is None:
+            continue
+        if name not in there:
+            near = difflib.get_close_matches(str(name), there, n=3)
+            hint = f"{recipe.name} has: {', '.join(there) or 'none'}"
+            raise UnknownName(kind, str(name), tuple(near), hint=hint)
+        chosen[kind] = name
+    return chosen
+
+
+def _rescale(
+    rule: Rescale,
+    preset: Preset | None,
+    before: Mapping[str, Setting],
+    values: dict[str, Setting],
+    origins: dict[str, str],
+) -> None:
+    """Let what follows the batch follow it; what a tier or the user set stays."""
+    old, new = float(before[rule.batch]), float(values[rule.batch])
+    if old == new:
+        return
+    follow = dict.fromkeys(rule.linear, new / old)
+    if preset is None or preset.stretch:
+        follow |= dict.fromkeys(rule.inverse, old / new)
+    for name, factor in follow.items():
+        if values[name] == before[name]:
+            scaled = float(values[name]) * factor
+            values[name] = round(scaled) if isinstance(values[name], int) else scaled
+            origins[name] = f"rescaled with {rule.batch} {old:g} -> {new:g}"
 
 
 def read_setting(name: str, parameter: Parameter, text: str) -> Setting:
@@ -81,17 +206,37 @@ def _word(text: str) -> str:
     return text
 
 
+def _switch(text: str) -> str:
+    if text not in ("true", "false"):
+        raise ValueError(text)
+    return text
+
+
 _READERS: dict[str, Callable[[str], Setting]] = {
     "integer": _integer,
     "number": _number,
     "word": _word,
+    "switch": _switch,
 }
 
 
 def _article(kind: str) -> str:
-    return "an integer" if kind == "integer" else f"a {kind}"
+    words = {"integer": "an integer", "switch": "true or false"}
+    return words.get(kind, f"a {kind}")
 
 
-def fill(command: tuple[str, ...], values: Mapping[str, Setting]) -> tuple[str, ...]:
-    """Fill a checked command's placeholders; a value is never looked into for further ones."""
-    return tuple(_PLACEHOLDER.sub(lambda found: str(values[found[1]]), word) for word in command)
+def fill(
+    command: Words, values: Mapping[str, Setting], wide: Mapping[str, Words] = MappingProxyType({})
+) -> Words:
+    """Fill a checked command's placeholders; a value is never looked into for further ones.
+
+    A word that is nothing but a placeholder of ``wide`` becomes as many words as stand for it.
+    """
+    filled: list[str] = []
+    for word in command:
+        found = _PLACEHOLDER.fullmatch(word)
+        if found and found[1] in wide:
+            filled += wide[found[1]]
+        else:
+            filled.append(_PLACEHOLDER.sub(lambda each: str(values[each[1]]), word))
+    return tuple(filled)

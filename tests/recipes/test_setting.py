@@ -17,7 +17,8 @@ CHOICE = Parameter(kind="word", default="a", help="x", choices=("a", "b"))
 
 
 def test_what_is_asked_now_beats_what_was_and_that_beats_the_default():
-    settled = settle(CANARY, {"steps": 20, "seed": 2, "gone": 1}, {"steps": "30", "log-every": "1"})
+    earlier = {"steps": 20, "seed": 2, "gone": 1}
+    settled = settle(CANARY, earlier, {"steps": "30", "log-every": "1"}).values
     assert (settled["steps"], settled["seed"], settled["log_every"]) == (30, 2, 1)
     assert settled["batch_size"] == 4
     assert "gone" not in settled
