@@ -8,6 +8,7 @@
     ├── UnknownName               3   unknown-name       near matches
     ├── AmbiguousName             3   ambiguous-name     the choices
     ├── Unsatisfiable             4   unsatisfiable      minimal rules, relaxations
+    ├── MissingPatch              4   missing-patch      where the patch is described
     ├── SourceError               5   source-unreachable network, registry, archive
     │   └── HashMismatch          5   hash-mismatch
     ├── PatchError                5   patch-does-not-fit
@@ -109,6 +110,13 @@ class Unsatisfiable(EnvforgeError):
     def __init__(self, what: str, conflict: Any) -> None:
         super().__init__(what)
         self.conflict = conflict
+
+
+class MissingPatch(EnvforgeError):
+    """A plan that needs a patch which is known and not carried."""
+
+    code = "missing-patch"
+    exit_code = 4
 
 
 class SourceError(EnvforgeError):
