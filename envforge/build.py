@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
@@ -18,17 +16,22 @@ from envforge.capability.models import Database
 from envforge.errors import EnvforgeError, UsageError
 from envforge.events import Event, OnEvent
 from envforge.image.bootstrap import Base, BaseImage, ensure_base
-from envforge.image.engine import Build, Engine, connect
+from envforge.image.engine import Build, Capacity, Engine, connect
+from envforge.image.inputs import link, place_inputs
 from envforge.image.lock import BaseLock, Lock, find_lock, write_lock
-from envforge.image.plan import Plan, Stage, make_plan
+from envforge.image.plan import LocalTree, Plan, Stage, Wanted, make_plan
 from envforge.image.render import BuildContext, render, write_context
 from envforge.image.verify import verify
 from envforge.resolver import Request, Resolution, resolve
-from envforge.sources.fetch import fetch_url, fetch_wheel
-from envforge.sources.store import Store, default_root
+from envforge.sources.store import Store, default_root, hash_file
+from envforge.sources.tarball import pack_directory
 
 _BUILDABLE = ("wheel", "source", "cpu")
 """Routes that end in an image of ours; the others are one command of somebody else's tool."""
+
+
+_COMPILER_MIB = 3 * 1024
+"""What one compiler may take at its worst; see docs/verification for what they took."""
 
 
 class BuildRequest(NamedTuple):
@@ -41,6 +44,14 @@ class BuildRequest(NamedTuple):
     """Where the build context goes; None: under the cache, named by the plan's digest."""
     archive: str | None = None
     """Address of the distribution's archive; None: environment, the host's own, the data's."""
+    profile: str | None = None
+    """Feature profile of a source build; None: the first that fits."""
+    source: Path | None = None
+    """A source tree of the user's own; None: by commit or sha256, as the database has it."""
+    wheels: Path | None = None
+    """Where the wheel that was built is put beside the image."""
+    jobs: int | None = None
+    """Compilers at once; None: what the engine's cores and memory allow."""
 
 
 class Prepared(NamedTuple):
@@ -84,11 +95,16 @@ def prepare(database: Database, wanted: BuildRequest) -> Prepared:
         raise UsageError(
             f"the route {resolution.route} needs no image: see the command of `envforge check`"
         )
-    until = wanted.until if resolution.route == "source" else "runtime"
-    plan = make_plan(database, resolution, until)
+    tree = _packed(wanted.source) if wanted.source else None
+    plan = make_plan(database, resolution, Wanted(wanted.until, wanted.profile, tree))
     context = render(plan)
     folder = wanted.context or _cache() / "contexts" / context.digest[:12]
     return Prepared(plan, context, folder)
+
+
+def _packed(folder: Path) -> LocalTree:
+    packed, sha256 = pack_directory(folder, Store(default_root()))
+    return LocalTree(folder, packed, sha256)
 
 
 def _cache() -> Path:
@@ -104,33 +120,46 @@ def build(prepared: Prepared, wanted: BuildRequest, on_event: OnEvent) -> Outcom
     write_context(prepared.context, prepared.folder)
     with connect() as engine, _alone(prepared, on_event):
         lock = find_lock(wanted.lock)
-        if lock is not None and _matches(lock, prepared, engine):
-            return Outcome(lock, fresh=False)
-        with _naming_context(prepared.folder):
-            log, store = _log(prepared), Store(default_root())
-            wanted_base = Base(prepared.plan.platform, wanted.archive)
-            base = ensure_base(engine, wanted_base, store, log=log, on_event=on_event)
-            _place_inputs(prepared, store, on_event)
-            image_id = _build_image(engine, prepared, log, on_event)
-        verified = verify(engine, image_id, prepared.plan, on_event)
-        engine.tag(image_id, prepared.image)
-        engine.remove(_unverified(prepared))
-        lock = Lock(
-            plan=prepared.context.digest,
-            stage=prepared.plan.until,
-            created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            resolution=prepared.plan.resolution,
-            image=prepared.image,
-            image_id=image_id,
-            python=prepared.plan.python.executable,
-            base=_base_lock(base),
-            inputs=prepared.context.inputs,
-            patches=tuple(patch.id for patch in prepared.context.patches),
-            database=content_hash(),
-            verified=verified,
+        fresh = lock is None or not _matches(lock, prepared, engine)
+        if lock is None or fresh:
+            lock = _build_and_verify(engine, prepared, wanted, on_event)
+            write_lock(wanted.lock, lock)
+        if wanted.wheels is not None:
+            for name in lock.wheels:
+                link(_wheels(prepared) / name, wanted.wheels / name)
+    return Outcome(lock, fresh)
+
+
+def _build_and_verify(
+    engine: Engine, prepared: Prepared, wanted: BuildRequest, on_event: OnEvent
+) -> Lock:
+    plan, store, log = prepared.plan, Store(default_root()), _log(prepared)
+    with _naming_context(prepared.folder):
+        base = ensure_base(
+            engine, Base(plan.platform, wanted.archive), store, log=log, on_event=on_event
         )
-        write_lock(wanted.lock, lock)
-    return Outcome(lock, fresh=True)
+        place_inputs(plan, prepared.folder, store, wanted.archive, on_event)
+        jobs = wanted.jobs or _jobs(engine.capacity())
+        image_id = engine.build(_target(prepared, plan.until, jobs), log=log, on_event=on_event)
+        wheels = _take_wheels(engine, prepared, jobs, log, on_event)
+    verified = verify(engine, image_id, plan, on_event)
+    engine.tag(image_id, prepared.image)
+    engine.remove(_unverified(prepared))
+    return Lock(
+        plan=prepared.context.digest,
+        stage=plan.until,
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        resolution=plan.resolution,
+        image=prepared.image,
+        image_id=image_id,
+        python=plan.python.executable,
+        base=_base_lock(base),
+        inputs=prepared.context.inputs,
+        patches=tuple(patch.id for patch in prepared.context.patches),
+        wheels=wheels,
+        database=content_hash(),
+        verified=verified,
+    )
 
 
 def _matches(lock: Lock, prepared: Prepared, engine: Engine) -> bool:
@@ -166,26 +195,6 @@ def _naming_context(folder: Path) -> Iterator[None]:
         raise
 
 
-def _place_inputs(prepared: Prepared, store: Store, on_event: OnEvent) -> None:
-    """Fetch every input by hash and link it into the context."""
-    for wheel in prepared.plan.wheels:
-        _link(fetch_wheel(wheel, store, on_event), prepared.folder / "inputs/wheels" / wheel.name)
-    runfile = prepared.plan.runfile
-    if runfile is not None:
-        path = fetch_url(runfile.url, runfile.sha256, runfile.name, store, on_event)
-        _link(path, prepared.folder / "inputs" / runfile.name)
-
-
-def _link(stored: Path, target: Path) -> None:
-    """A hard link where both lie on one file system: inputs weigh gigabytes."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.unlink(missing_ok=True)
-    try:
-        os.link(stored, target)
-    except OSError:
-        shutil.copyfile(stored, target)
-
-
 def _log(prepared: Prepared) -> Path:
     """A fresh file for everything the tools of one build say."""
     stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
@@ -194,14 +203,48 @@ def _log(prepared: Prepared) -> Path:
     return log
 
 
-def _build_image(engine: Engine, prepared: Prepared, log: Path, on_event: OnEvent) -> str:
-    wanted = Build(
+def _jobs(capacity: Capacity) -> int:
+    """How many compilers run at once: the compiler that meets the memory's end fails the build."""
+    return max(1, min(capacity.cores, capacity.memory_mib // _COMPILER_MIB))
+
+
+def _target(prepared: Prepared, stage: str, jobs: int) -> Build:
+    return Build(
         context=prepared.folder,
         tag=_unverified(prepared),
-        target=prepared.plan.until,
+        target=stage,
+        build_args={"MAX_JOBS": str(jobs)} if _compiles(prepared.plan) else {},
         labels={"envforge.plan": prepared.context.digest},
     )
-    return engine.build(wanted, log=log, on_event=on_event)
+
+
+def _compiles(plan: Plan) -> bool:
+    return plan.source is not None and plan.until != "toolchain"
+
+
+def _is_wheel(name: str) -> bool:
+    return name.endswith(".whl")
+
+
+def _wheels(prepared: Prepared) -> Path:
+    return prepared.folder / "wheels"
+
+
+def _take_wheels(
+    engine: Engine, prepared: Prepared, jobs: int, log: Path, on_event: OnEvent
+) -> dict[str, str]:
+    """Copy the wheel that was built out of the engine; return its name with its sha256."""
+    if not _compiles(prepared.plan):
+        return {}
+    wanted = _target(prepared, "wheel", jobs)._replace(tag=f"{prepared.image}-wheel")
+    engine.build(wanted, log=log, on_event=on_event)
+    taken = {}
+    for name, path in engine.export(wanted.tag, _is_wheel, prepared.folder):
+        taken[name] = hash_file(path)
+        link(path, _wheels(prepared) / name)
+        path.unlink()
+    engine.remove(wanted.tag)
+    return taken
 
 
 def _unverified(prepared: Prepared) -> str:

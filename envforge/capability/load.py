@@ -24,7 +24,7 @@ DATA = Path(__file__).parent / "data"
 _VERSIONS_KEPT = 4
 _COMPILER = tuple(
     Path(__file__).with_name(f"{module}.py")
-    for module in ("load", "memory", "models", "names", "submodules", "vendor")
+    for module in ("load", "memory", "models", "names", "profiles", "submodules", "vendor")
 )
 
 
@@ -102,6 +102,7 @@ def compile_yaml(data: Path = DATA) -> models.Database:
         library_table=_encode(tables["libraries"]),
         memory_table=_encode(tables["memory"]),
         submodule_table=_encode(tables["submodules"]),
+        profile_table=_encode(tables["profiles"]),
     )
 
 
@@ -119,6 +120,7 @@ def read_table(path: Path) -> Any:
 def _kind_of(path: Path) -> Any:
     """Return the record a file of the data is made of; KeyError for a file that is none."""
     from envforge.capability.memory import CardMemory  # noqa: PLC0415
+    from envforge.capability.profiles import Profile  # noqa: PLC0415
 
     return {
         "architectures": models.Architecture,
@@ -130,6 +132,7 @@ def _kind_of(path: Path) -> Any:
         "memory": CardMemory,
         "notes": models.ReleaseNote,
         "platforms": models.Platform,
+        "profiles": Profile,
         "releases": models.TorchRelease,
         "requirements": models.RequirementSet,
         "rules": models.Rule,

@@ -295,6 +295,8 @@ class PlatformPython(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     site_packages: Text
     packages: tuple[str, ...]
     devel_packages: tuple[str, ...]
+    torch_packages: tuple[str, ...] = ()
+    """What a torch that was built here imports beside itself."""
 
 
 class PlatformCompiler(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

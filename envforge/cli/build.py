@@ -23,6 +23,19 @@ from envforge.cli.options import json_option, quiet_option, request_options, to_
 )
 @click.option("--lock", type=click.Path(path_type=Path), default=Path("envforge.lock"))
 @click.option("--archive", metavar="URL", help="Address of the distribution's archive.")
+@click.option("--profile", metavar="NAME", help="Feature profile of a build from source.")
+@click.option(
+    "--source",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="A source tree you have, instead of the release's own.",
+)
+@click.option("--wheel", type=click.Path(path_type=Path), help="Put the built wheel there.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    envvar="MAX_JOBS",
+    help="Compilers at once.  [default: what cores and memory allow]",
+)
 @click.option(
     "--install-engine", is_flag=True, help="Install and start Docker and mmdebstrap first (apt)."
 )
@@ -35,6 +48,10 @@ def command(  # noqa: PLR0913 -- one parameter a flag
     until: Any,
     lock: Path,
     archive: str | None,
+    profile: str | None,
+    source: Path | None,
+    wheel: Path | None,
+    jobs: int | None,
     install_engine: bool,
     as_json: bool,
     quiet: bool,
@@ -60,7 +77,7 @@ def command(  # noqa: PLR0913 -- one parameter a flag
     database = load()
     if request.route != "cpu":
         request = request._replace(card=sole_card(database, flags["gpu"]))
-    wanted = BuildRequest(request, until, lock, output, archive)
+    wanted = BuildRequest(request, until, lock, output, archive, profile, source, wheel, jobs)
     prepared = prepare(database, wanted)
     if dry_run:
         write_context(prepared.context, prepared.folder)

@@ -52,6 +52,8 @@ class Lock(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     inputs: dict[str, str]
     """Path in the build context -> sha256."""
     patches: tuple[str, ...]
+    wheels: dict[str, str] = {}
+    """Wheels that were built: file name -> sha256. Empty where published ones were installed."""
     database: str
     """Content hash of the capability database that decided."""
     verified: tuple[CheckLock, ...]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import msgspec
 
 from envforge.capability.lookup import find_platform
 from envforge.capability.models import (
+    CudaToolkit,
     Database,
     Platform,
     PlatformCompiler,
@@ -17,10 +19,13 @@ from envforge.capability.models import (
     Wheel,
     WheelFile,
 )
-from envforge.errors import SourceError
+from envforge.capability.profiles import Profile, SourceArchive, profiles_of
+from envforge.capability.submodules import submodules_of
+from envforge.errors import SourceError, UsageError
 from envforge.image.base import base_tag
 from envforge.resolver import Resolution
 from envforge.sources.fetch import WheelInput
+from envforge.sources.git import GitTree
 
 Stage = Literal["toolchain", "torch", "runtime"]
 
@@ -31,6 +36,50 @@ class UrlInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     name: str
     url: str
     sha256: str
+
+
+class LocalTree(NamedTuple):
+    """A source tree of the user's own, packed."""
+
+    folder: Path
+    packed: Path
+    sha256: str
+
+
+class SourceTree(NamedTuple):
+    """The sources of a build, as one tar file below the context's inputs."""
+
+    origin: SourceArchive | GitTree | LocalTree
+    name: str
+    identity: str
+    """sha256 of the file; ``git:`` and the commit for a tree that git checks itself."""
+
+    @property
+    def strip(self) -> int:
+        """Folders of the file around the tree: a published archive has one."""
+        return 1 if isinstance(self.origin, SourceArchive) else 0
+
+    @property
+    def commit(self) -> str | None:
+        """What HEAD of the unpacked tree must be; None: it is no work tree of git."""
+        return self.origin.commit if isinstance(self.origin, GitTree) else None
+
+
+class SourceParts(NamedTuple):
+    """What only a build from source has."""
+
+    profile: Profile
+    tree: SourceTree
+    compiler: PlatformCompiler
+    runfile: UrlInput | None = None
+
+
+class Wanted(NamedTuple):
+    """What a user decides beside the resolution; None: the database's default."""
+
+    until: Stage = "runtime"
+    profile: str | None = None
+    tree: LocalTree | None = None
 
 
 class Plan(NamedTuple):
@@ -44,15 +93,18 @@ class Plan(NamedTuple):
     base: str
     """Tag of the base image."""
     wheels: tuple[WheelInput, ...] = ()
-    compiler: PlatformCompiler | None = None
-    runfile: UrlInput | None = None
-    repository: str = ""
+    source: SourceParts | None = None
+    """None: this plan installs a published wheel."""
 
 
-def make_plan(database: Database, resolution: Resolution, until: Stage = "runtime") -> Plan:
+DEFAULTS = Wanted()
+
+
+def make_plan(database: Database, resolution: Resolution, wanted: Wanted = DEFAULTS) -> Plan:
     """Look up every record of a placed resolution.
 
-    SourceError where a wheel's own requirements are not pinned for the platform's Python.
+    SourceError where a wheel's own requirements are not pinned for the platform's Python, or a
+    release's commit is not known; UsageError for a profile that does not fit.
     """
     assert resolution.platform and resolution.python  # noqa: S101, PT018 -- placed, so both are set
     platform = find_platform(database, resolution.platform)
@@ -61,14 +113,14 @@ def make_plan(database: Database, resolution: Resolution, until: Stage = "runtim
         platform=platform,
         python=next(p for p in platform.pythons if p.version == resolution.python),
         release=next(r for r in database.releases if r.version == resolution.torch),
-        until=until,
+        until=wanted.until if resolution.route == "source" else "runtime",
         base=base_tag(platform),
     )
-    return (
-        _from_source(database, plan)
-        if resolution.route == "source"
-        else _from_wheel(database, plan)
-    )
+    if resolution.route == "source":
+        return plan._replace(source=_source_parts(database, plan, wanted))
+    if wanted.profile or wanted.tree:
+        raise UsageError("only a build from source has a profile and a source tree")
+    return _from_wheel(database, plan)
 
 
 def _from_wheel(database: Database, plan: Plan) -> Plan:
@@ -108,15 +160,56 @@ def _wheel_input(project: str, version: str, file: WheelFile) -> WheelInput:
     )
 
 
-def _from_source(database: Database, plan: Plan) -> Plan:
+def _source_parts(database: Database, plan: Plan, wanted: Wanted) -> SourceParts:
     resolution = plan.resolution
+    profile = _profile(database, plan, wanted.profile)
     toolkit = next(t for t in database.toolkits if t.version == resolution.cuda)
-    runfile = None
-    if resolution.cuda_origin == "runfile" and toolkit.runfile is not None:
-        name = toolkit.runfile.url.rpartition("/")[2]
-        runfile = UrlInput(name=name, url=toolkit.runfile.url, sha256=toolkit.runfile.sha256)
-    return plan._replace(
+    return SourceParts(
+        profile=profile,
+        tree=_local(wanted.tree) if wanted.tree else _tree(database, plan, profile),
         compiler=next(c for c in plan.platform.compilers if c.version == resolution.gcc),
-        runfile=runfile,
-        repository=database.repository.url,
+        runfile=_runfile(toolkit) if resolution.cuda_origin == "runfile" else None,
     )
+
+
+def _profile(database: Database, plan: Plan, name: str | None) -> Profile:
+    fitting = profiles_of(database, plan.release.version, plan.platform.name)
+    for profile in fitting:
+        if name in (None, profile.name):
+            return profile
+    place = f"torch {plan.release.version} on {plan.platform.name}"
+    there = ", ".join(profile.name for profile in fitting)
+    if name is None:
+        raise SourceError(f"no feature profile of {place} is in the database")
+    raise UsageError(f"there is no profile {name!r} for {place}", hint=f"there are: {there}")
+
+
+def _local(tree: LocalTree) -> SourceTree:
+    return SourceTree(tree, "source.tar", tree.sha256)
+
+
+def _tree(database: Database, plan: Plan, profile: Profile) -> SourceTree:
+    if profile.archive is not None:
+        return SourceTree(profile.archive, profile.archive.name, profile.archive.sha256)
+    release = plan.release
+    commit = release.commit or release.wheel_commit
+    if commit is None:
+        raise SourceError(
+            f"the commit of torch {release.version} is not in the database",
+            because=("a tag alone may be moved: sources are taken by commit",),
+            hint="--source DIR builds a tree you have",
+        )
+    tree = GitTree(
+        urls=(database.repository.url,),
+        commit=commit,
+        tag=release.tag if release.commit else None,
+        submodules=submodules_of(database, release.version),
+    )
+    return SourceTree(tree, "source.tar", f"git:{commit}")
+
+
+def _runfile(toolkit: CudaToolkit) -> UrlInput | None:
+    if toolkit.runfile is None:
+        return None
+    name = toolkit.runfile.url.rpartition("/")[2]
+    return UrlInput(name=name, url=toolkit.runfile.url, sha256=toolkit.runfile.sha256)

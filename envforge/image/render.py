@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ import jinja2
 import msgspec
 
 from envforge import assets, documents
-from envforge.image.plan import Plan
+from envforge.image.plan import Plan, SourceParts
 from envforge.patching.series import Patch, edits_json, load_series, select
 
 _WORD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./:@+;~-]*\Z|/[A-Za-z0-9_./+-]*\Z")
@@ -27,6 +28,8 @@ _TOOLS = (
     "make",
     "ninja-build",
 )
+_WHEEL_TOOLS = ("python3-pip", "python3-wheel", "xz-utils")
+"""What unpacks the sources, makes the wheel and unpacks that."""
 _RUNFILE_TOOLS = ("libxml2", "perl")
 """What the installers themselves call (10.1 and later link libxml2, older ones run perl)."""
 
@@ -78,15 +81,11 @@ def _wheel_files(plan: Plan) -> Files:
         f"{wheel.distribution}=={wheel.version} --hash=sha256:{wheel.sha256}\n"
         for wheel in sorted(plan.wheels)
     )
-    interpreter, abi = plan.python.wheel_tag.split("-")
     dockerfile = _template(
         "wheel/Dockerfile.j2",
         **_common(plan),
-        implementation=interpreter[:2],
-        abi=abi,
         platform_tags=_platform_tags(plan),
         packages=sorted(plan.python.packages),
-        site_packages=plan.python.site_packages,
     )
     files = {"Dockerfile": dockerfile, "requirements.txt": requirements.encode()}
     return files, {f"inputs/wheels/{w.name}": w.sha256 for w in plan.wheels}, ()
@@ -104,46 +103,76 @@ def _platform_tags(plan: Plan) -> list[str]:
 
 
 def _source_files(plan: Plan) -> Files:
-    resolution, compiler = plan.resolution, plan.compiler
-    assert compiler is not None  # noqa: S101 -- make_plan sets it for this route
-    patches = select(load_series(), torch=resolution.torch, cuda=resolution.cuda)
-    runfile = f"inputs/{plan.runfile.name}" if plan.runfile else None
+    resolution, source = plan.resolution, plan.source
+    assert source is not None  # noqa: S101 -- make_plan sets it for this route
+    patches = _patches(plan, source)
+    inputs = {f"inputs/{source.tree.name}": source.tree.identity}
+    if source.runfile:
+        inputs[f"inputs/{source.runfile.name}"] = source.runfile.sha256
     dockerfile = _template(
         "source/Dockerfile.j2",
         **_common(plan),
+        **_toolchain(plan, source),
+        **_build(source),
         cuda=resolution.cuda,
         cuda_origin=resolution.cuda_origin,
-        gcc=compiler.version,
-        cc=compiler.cc,
-        cxx=compiler.cxx,
         arch_list=arch_list(resolution.codes),
-        packages=_packages(plan),
-        runfile=runfile,
-        cuda_home="/usr/local/cuda" if runfile else "/usr/lib/nvidia-cuda-toolkit",
-        repository=plan.repository,
-        tag=plan.release.tag,
-        commit=plan.release.commit,
+        cache=f"envforge-gcc-{resolution.gcc}-cuda-{resolution.cuda}",
+        runtime_packages=sorted({*plan.python.packages, *plan.python.torch_packages}),
     )
-    program = Path(assets.__file__).parent / "patching" / "edit.py"
     files = {
         "Dockerfile": dockerfile,
-        "edit.py": program.read_bytes(),
+        "edit.py": (Path(assets.__file__).parent / "patching" / "edit.py").read_bytes(),
         "edits.json": edits_json(patches),
+        "runtime_files.py": (assets.TEMPLATES / "source" / "runtime_files.py").read_bytes(),
     }
-    inputs = {runfile: plan.runfile.sha256} if runfile and plan.runfile else {}
     return files, inputs, patches
 
 
-def _packages(plan: Plan) -> list[str]:
+def _patches(plan: Plan, source: SourceParts) -> tuple[Patch, ...]:
+    """Everything that is changed in the tree: the common series, then the profile's own."""
+    series = load_series()
+    if source.profile.patches:
+        series += load_series(assets.PATCHES / "pytorch" / source.profile.patches)
+    return select(series, torch=plan.resolution.torch, cuda=plan.resolution.cuda)
+
+
+def _toolchain(plan: Plan, source: SourceParts) -> dict[str, Any]:
+    runfile = source.runfile
+    return {
+        "gcc": source.compiler.version,
+        "cc": source.compiler.cc,
+        "cxx": source.compiler.cxx,
+        "packages": _packages(plan, source),
+        "runfile": f"inputs/{runfile.name}" if runfile else None,
+        "cuda_home": "/usr/local/cuda" if runfile else "/usr/lib/nvidia-cuda-toolkit",
+    }
+
+
+def _build(source: SourceParts) -> dict[str, Any]:
+    profile = source.profile
+    return {
+        "profile": profile.name,
+        "profile_packages": sorted({*_WHEEL_TOOLS, *profile.packages}),
+        "switches": sorted(profile.switches.items()),
+        "prepare": profile.prepare,
+        # ninja's name for "whatever is made of this file"
+        "probe": [f"/src/{file}^" for file in profile.probe],
+        "source": f"inputs/{source.tree.name}",
+        "strip": source.tree.strip,
+        "commit": source.tree.commit,
+    }
+
+
+def _packages(plan: Plan, source: SourceParts) -> list[str]:
     """Everything apt brings into the toolchain stage, sorted."""
-    assert plan.compiler is not None  # noqa: S101 -- make_plan sets it for this route
     packages = {
         *_TOOLS,
-        *plan.compiler.packages,
+        *source.compiler.packages,
         *plan.python.packages,
         *plan.python.devel_packages,
     }
-    if plan.runfile is not None:
+    if source.runfile is not None:
         packages.update(_RUNFILE_TOOLS)
     elif plan.platform.cuda is not None:
         packages.update(plan.platform.cuda.packages)
@@ -160,7 +189,11 @@ def arch_list(codes: tuple[str, ...]) -> str:
 
 
 def _common(plan: Plan) -> dict[str, Any]:
+    interpreter, abi = plan.python.wheel_tag.split("-")
     return {
+        "implementation": interpreter[:2],
+        "abi": abi,
+        "site_packages": plan.python.site_packages,
         "base": plan.base,
         "torch": plan.resolution.torch,
         "platform": plan.platform.name,
@@ -179,7 +212,7 @@ def _template(name: str, **values: Any) -> bytes:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(word=_word, sh=_shell, env=_environment, json=_json)
+    environment.filters.update(word=_word, sh=_shell, argv=_argv, env=_environment, json=_json)
     return environment.get_template(name).render(values).encode()
 
 
@@ -200,6 +233,11 @@ def _word(value: object) -> _Quoted:
 def _shell(value: object) -> _Quoted:
     """Quote one argument of a shell command."""
     return _Quoted(shlex.quote(_clean(value)))
+
+
+def _argv(words: Sequence[object]) -> _Quoted:
+    """Quote the words of one shell command."""
+    return _Quoted(" ".join(_shell(word) for word in words))
 
 
 def _environment(value: object) -> _Quoted:

@@ -11,19 +11,23 @@ from typing import Any, NamedTuple
 
 from envforge import assets
 from envforge.binaries.library import Library, list_code, read_library
-from envforge.binaries.verdict import verdict
+from envforge.binaries.subject import read_wheel
+from envforge.binaries.verdict import find_lacks, verdict
 from envforge.errors import RunFailed, VerificationFailed
 from envforge.events import Event, OnEvent
 from envforge.image.engine import Answer, Container, Engine, Image, Launch, Mount
 from envforge.image.lock import CheckLock
 from envforge.image.plan import Plan
 from envforge.image.render import arch_list
-from envforge.values import ComputeCapability
+from envforge.values import ComputeCapability, DeviceCode
 
 _INSIDE = "/envforge-verify"
 _CUDA_LIBRARY = re.compile(r"lib(caffe2_gpu|torch_cuda\w*|torch)\.so[\d.]*\Z")
 """Where torch's own kernels lie: libcaffe2_gpu to 1.2, libtorch to 1.4, libtorch_cuda* since."""
 _USER = "1000:1000"
+_FROM_THE_HOST = "libcuda.so.1"
+"""The driver's own library: the container toolkit brings it where there is a card."""
+_BUILD_TOOLS = ("nvcc", "cmake", "ninja", "make", "git", "ccache", "pip3")
 
 
 class _Subject(NamedTuple):
@@ -45,7 +49,7 @@ def verify(engine: Engine, image: str, plan: Plan, on_event: OnEvent) -> tuple[C
 
     The container has no network and is removed, whatever happens.
     """
-    checks = _TOOLCHAIN if plan.until == "toolchain" else _RUNTIME
+    checks = _checks(plan)
     launch = Launch(
         image,
         ["sleep", "infinity"],
@@ -56,9 +60,17 @@ def verify(engine: Engine, image: str, plan: Plan, on_event: OnEvent) -> tuple[C
     )
     with engine.run(launch) as container:
         subject = _Subject(plan, engine.image(image), container, _testinfra(container), {})
-        if plan.until != "toolchain":
+        if plan.until == "runtime":
             subject = subject._replace(probe=_probe(subject))
         return tuple(_checked(name, check, subject, on_event) for name, check in checks.items())
+
+
+def _checks(plan: Plan) -> dict[str, Check]:
+    if plan.until == "toolchain":
+        return _TOOLCHAIN
+    if plan.until == "torch":
+        return {**_TOOLCHAIN, **_TORCH}
+    return _RUNTIME if plan.source is None else {**_RUNTIME, **_BUILT}
 
 
 def _testinfra(container: Container) -> Any:
@@ -155,6 +167,67 @@ def _machine_code(subject: _Subject) -> str:
     return f"{found.own} on {card}: {counts} fatbins of torch's own kernels"
 
 
+def _every_code(subject: _Subject) -> str:
+    """Every library that was compiled carries all the plan asks for."""
+    return _refuse_lacks(list(_cuda_libraries(subject)), subject.plan)
+
+
+def _refuse_lacks(libraries: list[Library], plan: Plan) -> str:
+    wanted = plan.resolution.codes
+    lacks = find_lacks(libraries, map(DeviceCode.parse, wanted))
+    if lacks or not libraries:
+        raise _failed(
+            f"not every library carries {' '.join(wanted)}",
+            *[
+                f"{lack.path} ({lack.role}): lacks {' '.join(map(str, lack.codes))}"
+                for lack in lacks
+            ],
+            *([] if libraries else ["no library carries any machine code for a card"]),
+        )
+    return f"{' '.join(wanted)} in all of {', '.join(Path(each.path).name for each in libraries)}"
+
+
+def _wheel(subject: _Subject) -> str:
+    """One wheel was built, for the plan's release and Python, and carries the plan's code."""
+    names = _ask(subject, "ls", "/wheels").stdout.split()
+    wanted = (
+        f"torch-{subject.plan.resolution.torch}-{subject.plan.python.wheel_tag}-linux_x86_64.whl"
+    )
+    if names != [wanted]:
+        raise _failed(f"{wanted} was to be built", f"there is {' '.join(names) or 'nothing'}")
+    with tempfile.TemporaryDirectory(prefix="envforge-") as folder:
+        found = read_wheel(_copy(subject, f"/wheels/{wanted}", folder))
+    libraries = [each for each in found.libraries if _CUDA_LIBRARY.search(each.path)]
+    return _refuse_lacks(libraries, subject.plan)
+
+
+def _links(subject: _Subject) -> str:
+    """Every library finds what it is linked with, but for the driver's own."""
+    paths = [path for path, _size in subject.probe["libraries"]]
+    lines = _ask(subject, "ldd", *paths).stdout.splitlines() if paths else []
+    missing = {line.split()[0] for line in lines if "not found" in line} - {_FROM_THE_HOST}
+    if missing:
+        raise _failed("libraries of the image are linked with what is not in it", *sorted(missing))
+    return f"{len(paths)} libraries find what they are linked with"
+
+
+def _no_build_tools(subject: _Subject) -> str:
+    """No compiler and no build tool is left in the runtime image."""
+    assert subject.plan.source is not None  # noqa: S101 -- only such plans are asked this
+    compiler = subject.plan.source.compiler
+    tools = (compiler.cc, compiler.cxx, *_BUILD_TOOLS)
+    left = [tool for tool in tools if subject.host.exists(tool)]
+    if left:
+        raise _failed("build tools are left in the runtime image", *left)
+    return f"none of {', '.join(tools)}"
+
+
+def _size(subject: _Subject) -> str:
+    """How large the image is: said, not judged."""
+    size = subject.image.size_bytes if subject.image else 0
+    return f"{size / 1e6:.0f} MB"
+
+
 def _copy(subject: _Subject, path: str, folder: str) -> Path:
     try:
         return subject.container.read_file(path, Path(folder) / Path(path).name)
@@ -183,8 +256,8 @@ def _nvcc(subject: _Subject) -> str:
 
 def _host_compiler(subject: _Subject) -> str:
     """The plan's gcc is installed and CC, CXX and CUDAHOSTCXX name it."""
-    compiler = subject.plan.compiler
-    assert compiler is not None  # noqa: S101 -- a toolchain plan has one
+    assert subject.plan.source is not None  # noqa: S101 -- a toolchain plan has one
+    compiler = subject.plan.source.compiler
     if not subject.host.package(compiler.packages[0]).is_installed:
         raise _failed(f"the package {compiler.packages[0]} is not in the image")
     names = _ask(subject, "printenv", "CC", "CXX", "CUDAHOSTCXX").stdout.split()
@@ -224,6 +297,13 @@ _RUNTIME: dict[str, Check] = {
     "machine-code": _machine_code,
     "training": _trains,
 }
+_BUILT: dict[str, Check] = {
+    "every-code": _every_code,
+    "links": _links,
+    "no-build-tools": _no_build_tools,
+    "size": _size,
+}
+_TORCH: dict[str, Check] = {"wheel": _wheel}
 _TOOLCHAIN: dict[str, Check] = {
     "python": _interpreter,
     "nvcc": _nvcc,

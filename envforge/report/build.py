@@ -18,7 +18,10 @@ def plan_text(prepared: Prepared) -> str:
     resolution = plan.resolution
     lines = [click.style(sentences.summary(resolution), bold=True)]
     lines.append(f"  base      {plan.base} (Python {plan.python.version})")
-    if resolution.route == "source":
+    if plan.source is not None:
+        lines.append(f"  profile   {plan.source.profile.name}")
+        lines += [f"            without {text}" for text in plan.source.profile.gives_up]
+        lines.append(f"  source    {plan.source.tree.name} ({plan.source.tree.identity[:16]})")
         lines.append(f"  CUDA      {resolution.cuda} from the {_origin(resolution.cuda_origin)}")
         lines.append(f"  arch list {arch_list(resolution.codes)}")
         names = ", ".join(patch.id for patch in prepared.context.patches)
@@ -61,5 +64,6 @@ def outcome_text(outcome: Outcome, lock_path: str) -> str:
         return f"{lock.image}: already built and verified ({lock_path})"
     lines = [f"{click.style(lock.image, bold=True)}  {lock.image_id[:19]}"]
     lines += [f"  {check.name:<13} {check.seen}" for check in lock.verified]
+    lines += [f"  wheel         {name} sha256 {sha256}" for name, sha256 in lock.wheels.items()]
     lines.append(f"locked in {lock_path}")
     return "\n".join(lines)

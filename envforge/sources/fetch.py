@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from envforge.errors import HashMismatch
+from envforge.errors import HashMismatch, SourceError
 from envforge.events import OnEvent, ignore
 from envforge.sources import download, pip
 from envforge.sources.store import Store
@@ -63,3 +63,21 @@ def fetch_url(url: str, sha256: str, name: str, store: Store, on_event: OnEvent 
         # What lay there may be of an older file at the same address: once more, from nothing.
         download.download(url, name, partial, on_event)
         return store.put_verified(partial, sha256, name, f"from {url}")
+
+
+def fetch_first(
+    urls: tuple[str, ...], sha256: str, name: str, store: Store, on_event: OnEvent = ignore
+) -> Path:
+    """Return the file's path in the store, asking each address in turn.
+
+    Raises HashMismatch, or SourceError with what every address answered.
+    """
+    tried: list[str] = []
+    for url in urls:
+        try:
+            return fetch_url(url, sha256, name, store, on_event)
+        except HashMismatch:
+            raise
+        except SourceError as error:
+            tried += [str(error), *error.because]
+    raise SourceError(f"no address gives {name}", because=tuple(tried))

@@ -27,7 +27,6 @@ from envforge.image.engine.container import (
     Answer,
     Container,
     Exit,
-    copy_members,
     remove_container,
 )
 from envforge.image.engine.endpoint import Endpoint, find_endpoint, open_client
@@ -36,6 +35,7 @@ from envforge.image.engine.faults import converted, said_by
 __all__ = [
     "Answer",
     "Build",
+    "Capacity",
     "Container",
     "Engine",
     "Exit",
@@ -86,6 +86,13 @@ class Launch(NamedTuple):
     network: str | None = None
     labels: Mapping[str, str] = {}
     workdir: str | None = None
+
+
+class Capacity(NamedTuple):
+    """What the machine of the engine has, which may be another one than this."""
+
+    cores: int
+    memory_mib: int
 
 
 class Leftover(NamedTuple):
@@ -142,6 +149,12 @@ class Engine:
         if self._builder is None:
             self._builder = find_builder(self.endpoint)
         return self._builder
+
+    def capacity(self) -> Capacity:
+        """Ask what builds may use. Raises EngineUnavailable."""
+        with converted("ask what its machine has"):
+            found = self._client.info()
+        return Capacity(int(found["NCPU"]), int(found["MemTotal"]) >> 20)
 
     def build(self, build: Build, *, log: Path, on_event: OnEvent = ignore) -> str:
         """Build an image with BuildKit and return its id; everything said is appended to ``log``.
@@ -212,17 +225,13 @@ class Engine:
     ) -> Iterator[tuple[str, Path]]:
         """Copy files out of an image that is not run: yields path inside and copy, one by one.
 
-        ``wanted`` is asked with each regular file's path (``usr/lib/…``); the caller may remove a
-        copy before it takes the next. Raises RunFailed, EngineUnavailable.
+        As :meth:`Container.files`. Raises RunFailed, EngineUnavailable.
         """
         with converted(f"read the files of {image}"):
-            container = self._client.containers.create(image, ["true"], labels=LABEL)
-            try:
-                on_event(Event("step", f"reading the files of {image}"))
-                api: Any = self._client.api  # the stubs call the exported bytes text
-                yield from copy_members(api.export(container.id), wanted, folder)
-            finally:
-                remove_container(self._client, str(container.id))
+            created = self._client.containers.create(image, ["true"], labels=LABEL)
+        with Container(self._client, str(created.id), image) as container:
+            on_event(Event("step", f"reading the files of {image}"))
+            yield from container.files(wanted, folder)
 
     def leftovers(self) -> tuple[Leftover, ...]:
         """List every container of ours that still exists, running or not."""

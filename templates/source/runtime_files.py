@@ -1,0 +1,93 @@
+"""Run inside the build: which packages and libraries does what was built need at run time?
+
+    python3 runtime_files.py SITE RUNTIME [PACKAGE ...]
+
+Every shared library below SITE is asked what it is linked with. What a package of the distribution
+owns is named in RUNTIME/packages.txt, after the PACKAGEs given; what none owns (a toolkit that came
+as a runfile) is copied into RUNTIME/libraries. The driver's own library is left out: it comes from
+the host. Ends with 1 and names the library when something else is missing.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+FROM_THE_HOST = re.compile(r"libcuda\.so|libnvidia-")
+LINE = re.compile(r"\s*(\S+) => (.+?)(?: \(0x[0-9a-f]+\))?$")
+
+
+def shared_libraries(folder):
+    """Yield every ELF file below ``folder``."""
+    for path, _folders, names in os.walk(folder):
+        for name in sorted(names):
+            full = os.path.join(path, name)
+            with open(full, "rb") as stream:
+                if stream.read(4) == b"\x7fELF":
+                    yield full
+
+
+def linked(library):
+    """Return ``{soname: path}`` of what a library is linked with, ``not found`` included."""
+    answer = subprocess.run(
+        ["ldd", library], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+    )
+    lines = answer.stdout.decode("utf-8", "replace").splitlines()
+    return {match.group(1): match.group(2) for match in map(LINE.match, lines) if match}
+
+
+def owner(path):
+    """Name the package that owns ``path``; None where none does."""
+    real = os.path.realpath(path)
+    # Since /lib is a link to /usr/lib, a package may know its file by either name.
+    for name in (real, real.replace("/usr/lib/", "/lib/", 1), "/usr" + real):
+        answer = subprocess.run(
+            ["dpkg-query", "--search", name], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            check=False,
+        )
+        if answer.returncode == 0:
+            return answer.stdout.decode().splitlines()[0].rsplit(": ", 1)[0].split(":")[0]
+    return None
+
+
+def collect(site):
+    """Return packages, unowned libraries ``{soname: path}``, and what is missing."""
+    needed = {}
+    for library in shared_libraries(site):
+        needed.update(linked(library))
+    packages, unowned, missing = set(), {}, []
+    for soname, path in sorted(needed.items()):
+        if FROM_THE_HOST.match(soname) or path.startswith(site + os.sep):
+            continue
+        if path == "not found":
+            missing.append(soname)
+            continue
+        package = owner(path)
+        if package:
+            packages.add(package)
+        else:
+            unowned[soname] = path
+    return packages, unowned, missing
+
+
+def main(arguments):
+    """Write ``packages.txt`` and ``libraries`` below RUNTIME; return the exit code."""
+    site, runtime = arguments[:2]
+    packages, unowned, missing = collect(site)
+    if missing:
+        sys.stderr.write("linked with what is not here: {}\n".format(" ".join(missing)))
+        return 1
+    libraries = os.path.join(runtime, "libraries")
+    os.makedirs(libraries)
+    for soname, path in unowned.items():
+        shutil.copy2(path, os.path.join(libraries, soname))
+    wanted = sorted(packages.union(arguments[2:]))
+    with open(os.path.join(runtime, "packages.txt"), "w") as stream:
+        stream.write("".join(name + "\n" for name in wanted))
+    sys.stdout.write("runtime packages: {}\n".format(" ".join(wanted)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
