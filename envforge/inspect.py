@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import re
-import subprocess
+import shutil
+import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from envforge.binaries.errors import BinaryError
-from envforge.binaries.library import read_library
-from envforge.binaries.subject import Subject, may_carry_code, read_subject
+from envforge.binaries.difference import LibraryDifference, compare_libraries
+from envforge.binaries.interpreter import (
+    conda_environment,
+    find_torch,
+    is_interpreter,
+    open_interpreter,
+)
+from envforge.binaries.kernels import KernelList, read_kernels
+from envforge.binaries.subject import Binary, Source, Subject, each, open_path, read_source
 from envforge.binaries.verdict import Verdict, verdict
-from envforge.errors import EnvforgeError, UnknownName
+from envforge.errors import UnknownName, UsageError
 from envforge.events import OnEvent
 from envforge.values import ComputeCapability
 
-if TYPE_CHECKING:
-    from envforge.image.engine import Engine
-
-_INTERPRETER_TIMEOUT_S = 20
-_WHERE = "import sysconfig; print(sysconfig.get_path('platlib'))"
-_TORCH = (
-    "import importlib.util as u; s = u.find_spec('torch');"
-    " print((s.submodule_search_locations or [''])[0] if s else '')"
-)
 _VERSION = re.compile(r"^__version__(?:: \w+)? = ['\"]([^'\"]+)['\"]", re.MULTILINE)
 
 
@@ -34,6 +34,25 @@ class Inspection(NamedTuple):
 
     subject: Subject
     verdicts: tuple[Verdict, ...]
+
+
+class Difference(NamedTuple):
+    """What code each of two subjects has that the other lacks."""
+
+    first: Inspection
+    second: Inspection
+    libraries: tuple[LibraryDifference, ...]
+    """Only those that differ, in order of their names."""
+
+
+class KernelSearch(NamedTuple):
+    """The kernels of a subject whose names match a pattern."""
+
+    path: str
+    pattern: str
+    files: tuple[KernelList, ...]
+    """Only files with such a kernel."""
+    unreadable: tuple[str, ...]
 
 
 class Installed(NamedTuple):
@@ -45,23 +64,70 @@ class Installed(NamedTuple):
     inspection: Inspection
 
 
+def inspect(target: str, cards: Iterable[ComputeCapability], on_event: OnEvent) -> Inspection:
+    """Read ``target`` and judge ``cards``. Nothing of it is imported or run.
+
+    A path is a library, a wheel, a directory or a Python interpreter (its packages), ``-`` is
+    standard input; every other word is an image or a container of the engine, which
+    ``image:NAME`` and ``container:NAME[:PATH]`` tell apart as ``docker run --network`` does.
+    UnknownName when it is none of them, UsageError when it is two; BinaryError when it cannot be
+    read.
+    """
+    with opened(target, on_event) as source:
+        subject = read_source(source)
+    judged = tuple(verdict(subject.libraries, card) for card in cards) if subject.libraries else ()
+    return Inspection(subject, judged)
+
+
+def compare(
+    first: str, second: str, cards: Sequence[ComputeCapability], on_event: OnEvent
+) -> Difference:
+    """Tell what code each of two targets has that the other lacks. Raises as :func:`inspect`."""
+    left, right = inspect(first, cards, on_event), inspect(second, cards, on_event)
+    return Difference(left, right, compare_libraries(left.subject, right.subject))
+
+
+def find_kernels(target: str, pattern: str, on_event: OnEvent) -> KernelSearch:
+    """Find the kernels whose name, mangled or not, matches a regular expression.
+
+    UsageError for a bad expression, else as :func:`inspect`.
+    """
+    try:
+        wanted = re.compile(pattern).search
+    except re.error as error:
+        raise UsageError(
+            f"not a regular expression: {pattern!r}",
+            because=(str(error),),
+            hint="put a backslash before ( ) * + [ ] where they are meant as such",
+        ) from error
+    unreadable: list[str] = []
+    with opened(target, on_event) as source:
+        read = partial(_kernels, wanted=wanted, on_event=on_event)
+        found = tuple(one for one in each(source, read, unreadable) if one.kernels or one.unread)
+    return KernelSearch(source.path, pattern, found, tuple(unreadable))
+
+
+def _kernels(binary: Binary, wanted: Callable[[str], object], on_event: OnEvent) -> KernelList:
+    return read_kernels(binary.path, wanted, name=binary.name, on_event=on_event)
+
+
 def inspect_installed(
     target: str, cards: Iterable[ComputeCapability], on_event: OnEvent
 ) -> Installed:
-    """Judge the PyTorch of an interpreter, a virtual environment or an image, without importing it.
+    """Judge the PyTorch of an interpreter, an environment or an image, without importing it.
 
     UnknownName where there is none.
     """
     path = Path(target)
     python = path / "bin/python" if path.is_dir() else path
     if not python.is_file():
-        inspection = inspect(target, cards, on_event)
-        return Installed(target, None, inspection)
-    package = _ask(python, "-I", "-c", _TORCH)
-    if not package:
+        return Installed(target, None, inspect(target, cards, on_event))
+    package = find_torch(python)
+    if package is None:
         raise UnknownName("installed torch", target, hint="envforge check lists the ways to one")
-    inspection = inspect(package, cards, on_event)
-    return Installed(package, _version(Path(package)), inspection)
+    conda = conda_environment(python)
+    inspection = inspect(str(conda or package), cards, on_event)
+    return Installed(str(package), _version(package), inspection)
 
 
 def _version(package: Path) -> str | None:
@@ -72,67 +138,24 @@ def _version(package: Path) -> str | None:
     return match[1] if match else None
 
 
-def inspect(target: str, cards: Iterable[ComputeCapability], on_event: OnEvent) -> Inspection:
-    """Read ``target`` and judge ``cards``. Nothing of it is imported or run.
-
-    A path is a library, a wheel, a directory or a Python interpreter (its site-packages); every
-    other word is an image of the engine. UnknownName when it is neither; BinaryError
-    when it cannot be read.
-    """
-    subject = _subject(target, on_event)
-    judged = tuple(verdict(subject.libraries, card) for card in cards) if subject.libraries else ()
-    return Inspection(subject, judged)
-
-
-def _subject(target: str, on_event: OnEvent) -> Subject:
+@contextmanager
+def opened(target: str, on_event: OnEvent) -> Iterator[Source]:
+    """Open ``target`` as what :func:`inspect` says it is."""
     path = Path(target)
-    if path.is_file() and path.name.startswith("python"):
-        return read_subject(site_packages(path), on_event=on_event)
-    if path.exists():
-        return read_subject(path, on_event=on_event)
-    if "/" in target and target.startswith((".", "/", "~")):
+    if target == "-":
+        with tempfile.NamedTemporaryFile(prefix="envforge-") as copy:
+            shutil.copyfileobj(sys.stdin.buffer, copy)
+            copy.flush()
+            yield open_path(Path(copy.name), name="standard input", on_event=on_event)
+    elif path.is_file() and is_interpreter(path):
+        yield open_interpreter(path, on_event)
+    elif path.exists():
+        yield open_path(path, on_event=on_event)
+    elif target.startswith((".", "/", "~")):
         raise UnknownName("file", target, hint="give a library, a wheel, a directory or an image")
-    from envforge.image.engine import connect  # noqa: PLC0415 -- only an image needs the engine
+    else:
+        from envforge.image.contents import open_from_engine  # noqa: PLC0415
+        from envforge.image.engine import connect  # noqa: PLC0415 -- only these need the engine
 
-    with connect() as engine:
-        return read_image(engine, target, on_event)
-
-
-def site_packages(python: Path) -> Path:
-    """Ask an interpreter where its packages lie; nothing is imported but the standard library."""
-    return Path(_ask(python, "-I", "-c", _WHERE))
-
-
-def _ask(python: Path, *arguments: str) -> str:
-    try:
-        answer = subprocess.run(
-            [python, *arguments],
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            check=True,
-            timeout=_INTERPRETER_TIMEOUT_S,
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        raise BinaryError(f"{python} does not answer as a Python", because=(str(error),)) from error
-    return answer.stdout.strip()
-
-
-def read_image(engine: Engine, image: str, on_event: OnEvent) -> Subject:
-    """Read the libraries of an image through the engine's export: it is not run."""
-    if engine.image_id(image) is None:
-        raise UnknownName("image or file", image, hint="docker images lists what the engine has")
-    libraries = []
-    unreadable = []
-    with tempfile.TemporaryDirectory(prefix="envforge-") as folder:
-        for inside, copy in engine.export(image, may_carry_code, Path(folder), on_event):
-            try:
-                library = read_library(copy, name=f"/{inside}")
-            except EnvforgeError as error:
-                unreadable.append(f"/{inside}: {error.what.removeprefix(f'{copy}: ')}")
-            else:
-                if library.sections:
-                    libraries.append(library)
-            copy.unlink()
-    found = tuple(sorted(libraries, key=lambda library: library.path))
-    return Subject(path=image, libraries=found, unreadable=tuple(unreadable))
+        with connect() as engine, tempfile.TemporaryDirectory(prefix="envforge-") as folder:
+            yield open_from_engine(engine, target, Path(folder), on_event)

@@ -78,17 +78,19 @@ def read_library(path: Path, *, name: str = "") -> Library:
     ``name`` stands for the path in the result, for a file unpacked from somewhere else.
     """
     with open_content(path) as content:
-        found = _read(content, name or str(path))
+        found = find_fatbins(content, name or str(path))
         return _library(found, sort_fatbins(content, _deciding(found), found.role))
 
 
 def list_code(path: Path) -> Library:
     """Read only the listing, without looking at a kernel name: a tenth of the time."""
     with open_content(path) as content:
-        return _library(_read(content, str(path)), ())
+        return _library(find_fatbins(content, str(path)), ())
 
 
-class _Found(NamedTuple):
+class Found(NamedTuple):
+    """The fatbins of a file by the section they stand in, before anybody counts them."""
+
     path: str
     format: elf.Format
     sections: dict[str, list[Fatbin]]
@@ -99,8 +101,9 @@ class _Found(NamedTuple):
         return role_of_file(Path(self.path).name)
 
 
-def _read(content: Content, path: str) -> _Found:
-    found = _Found(path, elf.identify(content), {}, [])
+def find_fatbins(content: Content, path: str) -> Found:
+    """Walk a file's fatbins, whatever its format; BinaryError if it is none of ours."""
+    found = Found(path, elf.identify(content), {}, [])
     for name, start, end in _ranges(content, found.format, found.defects):
         fatbins = found.sections.setdefault(name, [])
         if found.format == "cubin":
@@ -133,7 +136,7 @@ def _cubin(content: Content, defects: list[Defect]) -> Fatbin:
     return Fatbin.of_cubin(code, content.size)
 
 
-def _library(found: _Found, parts: tuple[Part, ...]) -> Library:
+def _library(found: Found, parts: tuple[Part, ...]) -> Library:
     sections = tuple(
         SectionCount(name=name, fatbins=len(fatbins), entries=count(fatbins))
         for name, fatbins in found.sections.items()
@@ -148,12 +151,16 @@ def _library(found: _Found, parts: tuple[Part, ...]) -> Library:
     )
 
 
-def _deciding(found: _Found) -> list[Fatbin]:
+def _deciding(found: Found) -> list[Fatbin]:
+    """Return what a driver loads: cuobjdump does not even list ``.cask_resource``."""
+    return executable(found.sections, without=FATBIN_SECTIONS[1:])
+
+
+def executable(
+    sections: dict[str, list[Fatbin]], *, without: tuple[str, ...] = ("__nv_relfatbin",)
+) -> list[Fatbin]:
     """Return the executable images; relocatable ones where a link has yet to make those."""
     loadable = [
-        fatbin
-        for name, fatbins in found.sections.items()
-        if name not in FATBIN_SECTIONS[1:]
-        for fatbin in fatbins
+        fatbin for name, fatbins in sections.items() if name not in without for fatbin in fatbins
     ]
-    return loadable or found.sections.get("__nv_relfatbin", [])
+    return loadable or sections.get("__nv_relfatbin", [])

@@ -9,6 +9,7 @@ import click
 
 from envforge.binaries.library import Library
 from envforge.binaries.parts import Part
+from envforge.binaries.subject import Subject
 from envforge.binaries.verdict import Verdict
 from envforge.inspect import Inspection, Installed
 from envforge.values import Support
@@ -29,6 +30,7 @@ def inspection_json(inspection: Inspection) -> dict[str, Any]:
         "subject": inspection.subject.path,
         "files": [_file_json(library) for library in inspection.subject.libraries],
         "unreadable": list(inspection.subject.unreadable),
+        "left_out": list(inspection.subject.left_out),
         "verdicts": {str(found.card): _verdict_json(found) for found in inspection.verdicts},
     }
 
@@ -89,13 +91,32 @@ def installed_text(installed: Installed) -> str:
 def inspection_text(inspection: Inspection) -> str:
     """Each library with the kernels it holds by role, then the verdict on each card."""
     subject = inspection.subject
+    remarks = remark_lines(subject.unreadable, subject.left_out)
     if not subject.libraries:
-        return f"{subject.path}: no device code for NVIDIA cards"
+        return "\n".join([nothing_found(subject), *remarks])
     lines = [line for library in subject.libraries for line in _library_lines(library)]
-    lines += [f"! {reason}" for reason in subject.unreadable]
+    lines += remarks
     if len(inspection.verdicts) == 1:
         return "\n".join([*lines, "", *_verdict_lines(inspection.verdicts[0])])
     return "\n".join([*lines, "", *_summary_lines(inspection.verdicts)])
+
+
+def nothing_found(subject: Subject) -> str:
+    """One line: there is no device code, and how many files that was seen in."""
+    if not subject.looked_at:
+        return f"{subject.path}: there is no library in it"
+    files = "1 file" if subject.looked_at == 1 else f"{subject.looked_at} files"
+    return f"{subject.path}: no device code for NVIDIA cards in {files}"
+
+
+def remark_lines(unreadable: tuple[str, ...], left_out: tuple[str, ...] = ()) -> list[str]:
+    """What was not read, and why."""
+    lines = [f"! {reason}" for reason in unreadable]
+    lines += [
+        f"! not looked into, it is mounted: {place} (container:NAME:{place} does)"
+        for place in left_out
+    ]
+    return lines
 
 
 def _library_lines(library: Library) -> list[str]:

@@ -40,7 +40,7 @@ def strict(data: bytes) -> Content:
     return Content(read, len(data))
 
 
-def check(found: library._Found, size: int) -> None:
+def check(found: library.Found, size: int) -> None:
     """No entry lies outside of its fatbin, no fatbin outside of the file."""
     for fatbins in found.sections.values():
         for one in fatbins:
@@ -54,9 +54,9 @@ def one_input(data: bytes) -> None:
     name = NAMES[len(data) % len(NAMES)]
     content = strict(data)
     try:
-        found = library._read(content, name)
+        found = library.find_fatbins(content, name)
     except BinaryError:
-        found = library._Found(name, "fatbin", {"fatbin": list(fatbin.walk(content))}, [])
+        found = library.Found(name, "fatbin", {"fatbin": list(fatbin.walk(content))}, [])
     check(found, len(data))
     sorted_parts = parts.sort_fatbins(content, library._deciding(found), found.role)
     whole = library._library(found, sorted_parts)

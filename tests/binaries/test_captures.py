@@ -46,7 +46,7 @@ def test_the_listing_is_what_the_name_says(capture):
 
 def test_the_kernel_is_found_in_every_image_that_can_be_unpacked(capture):
     with open_content(capture) as content:
-        sections = library._read(content, capture.name).sections.values()
+        sections = library.find_fatbins(content, capture.name).sections.values()
         images = [
             entry
             for fatbins in sections
@@ -62,7 +62,7 @@ def test_the_kernel_is_found_in_every_image_that_can_be_unpacked(capture):
 
 def test_an_unpacked_image_has_the_size_its_header_says(capture):
     with open_content(capture) as content:
-        for fatbins in library._read(content, capture.name).sections.values():
+        for fatbins in library.find_fatbins(content, capture.name).sections.values():
             for entry in (entry for fatbin in fatbins for entry in fatbin.entries):
                 if entry.compression == "lz4":
                     whole = names.beginning(content, entry, 1 << 20)

@@ -82,7 +82,7 @@ def card() -> Card:
 def images(path: Path) -> Iterator[tuple[bytes, list[parts.Code]]]:
     """Yield the fatbins of a capture that hold the kernel, and what they carry."""
     with open_content(path) as content:
-        for fatbins in library._read(content, path.name).sections.values():
+        for fatbins in library.find_fatbins(content, path.name).sections.values():
             for fatbin in fatbins:
                 if parts._first_look(content, fatbin) is not None:
                     data = content.read(fatbin.end - fatbin.offset, fatbin.offset)

@@ -75,7 +75,7 @@ def listed(cuobjdump: Path, path: Path) -> dict[str, int]:
 
 def kernel_names(path: Path) -> list[list[bytes]]:
     with open_content(path) as content:
-        sections = library._read(content, path.name).sections.values()
+        sections = library.find_fatbins(content, path.name).sections.values()
         entries = [entry for fatbins in sections for fatbin in fatbins for entry in fatbin.entries]
         return [names.kernels(names.beginning(content, entry, 1 << 16)) for entry in entries]
 

@@ -8,7 +8,7 @@ from fatbin_writer import elf, fatbin, sass
 
 from envforge.binaries import subject
 from envforge.binaries.errors import BinaryError
-from envforge.binaries.subject import read_directory, read_subject, read_wheel
+from envforge.binaries.subject import read_subject, read_wheel
 from envforge.events import Event
 
 LIBRARY = elf((".nv_fatbin", fatbin(sass(35, "_ZN2at6native6kernelEv"))))
@@ -85,15 +85,15 @@ def test_a_damaged_wheel_is_refused_by_name(wheel, damage, value):
 
 
 def test_a_directory_gives_each_library_once(site_packages):
-    found = read_directory(site_packages)
+    found = read_subject(site_packages)
     assert [library.path.rsplit("/", 1)[1] for library in found.libraries] == ["libtorch_copy.so"]
     assert len(found.unreadable) == 2
     assert "libscript.so: not a CUDA binary" in found.unreadable[1]
 
 
 def test_a_directory_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(BinaryError, match="no such directory"):
-        read_directory(tmp_path / "venv")
+    with pytest.raises(BinaryError, match=r"cannot read .*venv"):
+        read_subject(tmp_path / "venv")
 
 
 def test_a_subject_is_read_as_what_it_is(wheel, site_packages):

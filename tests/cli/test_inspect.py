@@ -96,7 +96,7 @@ def test_an_image_is_read_without_being_run(capsys, engine, sample, tmp_path):
 def test_an_unknown_image_is_refused(capsys, engine):
     code, _, err = call(capsys, "inspect", "envforge-test/never-built", "--quiet")
     assert code == 3
-    assert "unknown image or file: 'envforge-test/never-built'" in err
+    assert "unknown image, container or file: 'envforge-test/never-built'" in err
 
 
 def test_cards_are_completed():

@@ -128,6 +128,15 @@ class Container:
                 if not error.is_client_error():
                     raise
 
+    def pids(self) -> tuple[int, ...]:
+        """List its processes as the engine's machine numbers them; nothing once it has ended."""
+        try:
+            with converted(f"look at {self.name}"):
+                answer = self._api.top(self.id, ps_args="-eo pid")
+        except RunFailed:
+            return ()
+        return tuple(int(row[0]) for row in answer["Processes"] or ())
+
     def remove(self) -> None:
         """Kill and remove the container and its anonymous volumes; silent where it is gone."""
         with converted(f"remove {self.name}"):
@@ -157,13 +166,47 @@ class Container:
 
         Raises RunFailed where there is no such file; ``dest`` appears whole or not at all.
         """
-        with converted(f"read {path} from {self.name}"):
-            for _ in range(_MAX_LINKS):
-                with closed_responses(self._api):
-                    chunks, facts = self._open(path)
-                    if not facts.get("linkTarget"):
-                        return _store_only_member(chunks, path, dest)
-                path = posixpath.join(posixpath.dirname(path), facts["linkTarget"])
+        with (
+            converted(f"read {path} from {self.name}"),
+            closed_responses(self._api),
+        ):
+            chunks, found = self._follow(path)
+            return _store_only_member(chunks, found, dest)
+
+    def files(
+        self, wanted: Callable[[str], bool], folder: Path, *, under: str = ""
+    ) -> Iterator[tuple[str, Path]]:
+        """Copy files out of the container as it is: yields path inside and copy, one by one.
+
+        Nothing is executed in it, and it need not run. Without ``under`` it is the container's own
+        file system, without what is mounted into it (:meth:`mounts`); ``under`` may be a mount or
+        a file. ``wanted`` is asked with each regular file's path (``/usr/lib/…``); the caller may
+        remove a copy before it takes the next. Raises RunFailed, EngineUnavailable.
+        """
+        with converted(f"read the files of {self.name}"), closed_responses(self._api):
+            chunks, parent = self._api.export(self.id), "/"
+            if under:
+                chunks, found = self._follow(under.rstrip("/") or "/")
+                parent = posixpath.dirname(found)
+            for name, copy in copy_members(
+                chunks, lambda name: wanted(posixpath.join(parent, name)), folder
+            ):
+                yield posixpath.join(parent, name), copy
+
+    def mounts(self) -> tuple[str, ...]:
+        """Name the places where volumes and directories of the host are mounted."""
+        with converted(f"look at {self.name}"):
+            rows = self._api.inspect_container(self.id)["Mounts"]
+        return tuple(sorted(row["Destination"] for row in rows))
+
+    def _follow(self, path: str) -> tuple[Any, str]:
+        """Open the archive of a path behind symbolic links; return it and where they led."""
+        for _ in range(_MAX_LINKS):
+            chunks, facts = self._open(path)
+            if not facts.get("linkTarget"):
+                return chunks, path
+            chunks.close()
+            path = posixpath.join(posixpath.dirname(path), facts["linkTarget"])
         raise RunFailed(f"too many symbolic links at {path} in {self.name}")
 
     def _open(self, path: str) -> tuple[Any, dict[str, Any]]:
