@@ -33,16 +33,18 @@ from envforge.training import (
     Job,
     Journal,
     LogPatterns,
+    Plan,
     Result,
     RunFolder,
     RunRecord,
+    Saved,
     Surroundings,
     SystemClock,
     close_left_open,
     new_id,
     open_folder,
+    persevere,
     stop_requests,
-    supervise,
 )
 from envforge.training.docker import RECIPE, RUN_DIR, DockerExecutor
 from envforge.training.local import LocalExecutor
@@ -105,12 +107,16 @@ def run(request: RunRequest, on_event: OnEvent, clock: Clock | None = None) -> R
                 return record
             if earlier:
                 _clear(place.executor, loaded.recipe, record, on_event)
-            job = _job(loaded, record, folder)
-            journal = Journal(folder, record, job.checkpoints, clock)
+
+            def job(settings: Mapping[str, Setting], _from: Saved | None) -> Job:
+                return _job(loaded, _with_settings(loaded, place, record, settings), folder)
+
+            plan = Plan(job, place.executor, loaded.recipe.ladder, _card(place))
+            journal = Journal(folder, record, loaded.recipe.checkpoints, clock)
             with stop_requests() as stops:
-                journal.begin(changes)
                 on_event(Event("step", _opening(record, folder)))
-                return supervise(job, place.executor, journal, Surroundings(clock, stops, on_event))
+                surroundings = Surroundings(clock, stops, on_event)
+                return persevere(plan, record.settings, changes, journal, surroundings)
 
 
 def _new_folder(recipe: Recipe, clock: Clock) -> Path:
@@ -262,13 +268,7 @@ def _record(
     earlier: RunRecord | None,
 ) -> RunRecord:
     """Describe the run as it will be; its attempts so far are kept."""
-    inside = {
-        "python": place.python,
-        "recipe": RECIPE if place.on == "docker" else str(loaded.files),
-        "run_dir": RUN_DIR if place.on == "docker" else str(folder.path),
-        "device": place.device,
-    }
-    return RunRecord(
+    record = RunRecord(
         id=earlier.id if earlier else new_id(),
         state=earlier.state if earlier else "PENDING",
         attempts=earlier.attempts if earlier else (),
@@ -276,8 +276,6 @@ def _record(
         recipe=loaded.recipe.name,
         reference=loaded.reference,
         run_dir=str(folder.path),
-        settings=settings,
-        command=fill(loaded.recipe.command, {**settings, **inside}),
         on=place.on,
         device=place.device,
         python=place.python,
@@ -285,7 +283,29 @@ def _record(
         image=place.image,
         image_id=place.image_id,
         show=loaded.recipe.show,
+        samples=loaded.recipe.samples,
     )
+    return _with_settings(loaded, place, record, settings)
+
+
+def _with_settings(
+    loaded: LoadedRecipe, place: Place, record: RunRecord, settings: Mapping[str, Setting]
+) -> RunRecord:
+    """Let the run have these settings, and the command they make."""
+    inside = {
+        "python": place.python,
+        "recipe": RECIPE if place.on == "docker" else str(loaded.files),
+        "run_dir": RUN_DIR if place.on == "docker" else record.run_dir,
+        "device": place.device,
+    }
+    command = fill(loaded.recipe.command, {**settings, **inside})
+    return msgspec.structs.replace(record, settings=dict(settings), command=command)
+
+
+def _card(place: Place) -> str:
+    """Name what is computed on, for what is remembered of it; empty for the CPU."""
+    cards = [card.id for card in find_gpus()] if place.device != "cpu" else []
+    return ", ".join(sorted(cards))
 
 
 _COMPARED = ("on", "device", "python", "torch", "image", "image_id")
@@ -328,15 +348,24 @@ def _job(loaded: LoadedRecipe, record: RunRecord, folder: RunFolder) -> Job:
         run_id=record.id,
         argv=record.command,
         run_dir=folder.path,
+        python=record.python,
         files=loaded.files,
         patterns=_patterns(recipe),
         result=Result(**msgspec.structs.asdict(result)) if result else None,
         checkpoints=recipe.checkpoints,
+        rule=recipe.checkpoint,
+        ladder=recipe.ladder,
+        images_per_step=_images_per_step(recipe, record.settings),
         exit_reasons=recipe.exit_codes,
         environment={"PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"},
         stop_wait_s=recipe.stop_wait_s,
         shm_size_mib=recipe.shm_size_mib,
     )
+
+
+def _images_per_step(recipe: Recipe, settings: Mapping[str, Setting]) -> int | None:
+    value = settings.get(recipe.ladder.images_per_step or "")
+    return value if isinstance(value, int) else None
 
 
 def _patterns(recipe: Recipe) -> LogPatterns:
@@ -352,6 +381,10 @@ _ENDS = {
     "bad-checkpoint": "cannot use its newest checkpoint",
     "gpu-oom": "exhausted the card's memory",
     "host-oom": "exhausted the machine's memory",
+    "shm": "exhausted its shared memory",
+    "open-files": "exhausted its open files",
+    "data": "cannot read its data",
+    "hang": "hangs",
     "engine-lost": "was lost with the container engine",
     "crash": "ended before it was finished",
 }
@@ -367,7 +400,7 @@ def require_success(record: RunRecord) -> None:
         return
     last = record.last
     again = shlex.join(["envforge", "run", record.reference, "--run-dir", record.run_dir])
-    if last.reason == "cancelled":
+    if last.reason in ("cancelled", "preempted"):
         kind = Interrupted if last.stopped_by == "SIGINT" else Stopped
         saved = (
             f"the newest checkpoint is {last.checkpoint}"

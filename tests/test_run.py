@@ -74,7 +74,7 @@ def test_a_run_leaves_its_record_log_and_checkpoints(toy):
     record = toy()
     require_success(record)
     assert sorted(path.name for path in Path("run").iterdir() if path.name[0] != ".") == [
-        "checkpoints", "log.txt", "run.json", "toy.json"
+        "checkpoints", "log.txt", "run.json", "series.jsonl", "toy.json"
     ]  # fmt: skip
     document = json.loads(Path("run/run.json").read_text())
     assert (document["schema"], document["state"]) == ("envforge.run/1", "SUCCEEDED")

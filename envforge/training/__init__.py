@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from envforge.training.campaign import Plan, persevere
+from envforge.training.checkpoints import Saved, find_saved, resume_words
 from envforge.training.clock import Clock, SystemClock, stamp
 from envforge.training.executor import Executor
 from envforge.training.job import Job, LogPatterns, Reason, Result
@@ -18,16 +20,21 @@ __all__ = [
     "Job",
     "Journal",
     "LogPatterns",
+    "Plan",
     "Reason",
     "Result",
     "RunFolder",
     "RunRecord",
+    "Saved",
     "StopRequests",
     "Surroundings",
     "SystemClock",
     "close_left_open",
+    "find_saved",
     "new_id",
     "open_folder",
+    "persevere",
+    "resume_words",
     "stamp",
     "stop_requests",
     "supervise",

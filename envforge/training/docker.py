@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 
 from envforge.image.engine import Container, Engine, Launch, Mount
@@ -16,6 +17,7 @@ from envforge.training.kernel import killed_for_memory, oom_kills
 
 RUN_DIR = "/run-dir"
 RECIPE = "/recipe"
+_PROGRAM = "/envforge-program.py"
 _LABEL = "envforge.run"
 
 _ENVIRONMENT = MappingProxyType(
@@ -53,6 +55,10 @@ class DockerProcess:
         """End the container at once."""
         self._container.signal("SIGKILL")
 
+    def pids(self) -> tuple[int, ...]:
+        """List the container's processes; the engine numbers them as this machine does."""
+        return self._container.pids()
+
 
 @dataclass(frozen=True, kw_only=True)
 class DockerExecutor:
@@ -73,6 +79,7 @@ class DockerExecutor:
             mounts=[Mount(job.files, RECIPE), Mount(job.run_dir, RUN_DIR, read_only=False)],
             env=self._environment(job),
             shm_size_mib=job.shm_size_mib,
+            memory_mib=job.memory_mib,
             init=True,
             gpus=self.gpus,
             network="none",
@@ -81,6 +88,22 @@ class DockerExecutor:
         )
         with self.engine.run(launch) as container:
             yield DockerProcess(container)
+
+    def call(self, job: Job, program: Path, arguments: tuple[str, ...]) -> tuple[int, str]:
+        """Run ``program`` in a container of its own: no card, no network, no limit of memory."""
+        launch = Launch(
+            self.image,
+            (job.python, "-W", "ignore", _PROGRAM, *arguments),
+            user=f"{os.getuid()}:{os.getgid()}",
+            mounts=[Mount(program, _PROGRAM), Mount(job.run_dir, RUN_DIR, read_only=False)],
+            env={**_ENVIRONMENT, **job.environment},
+            network="none",
+            labels={_LABEL: job.run_id},
+            workdir=RUN_DIR,
+        )
+        with self.engine.run(launch) as container:
+            text = "\n".join(container.logs())
+            return container.wait().code, text
 
     def clear(self, run_id: str, wait_s: float) -> tuple[str, ...]:
         """Stop and remove the container a dead supervisor left."""

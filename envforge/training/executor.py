@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from envforge.training.job import Job
@@ -41,12 +42,21 @@ class Process(Protocol):
     def kill(self) -> None:
         """End every process of the training at once."""
 
+    def pids(self) -> tuple[int, ...]:
+        """List its processes as this machine numbers them; nothing where nobody can say."""
+
 
 class Executor(Protocol):
     """A place of execution."""
 
     def start(self, job: Job) -> AbstractContextManager[Process]:
         """Start ``job``; an EnvforgeError where this place cannot."""
+
+    def call(self, job: Job, program: Path, arguments: tuple[str, ...]) -> tuple[int, str]:
+        """Run a Python file of ours with the job's interpreter, in its run directory.
+
+        Returns its exit code and both streams; an EnvforgeError where it cannot be started.
+        """
 
     def clear(self, run_id: str, wait_s: float) -> tuple[str, ...]:
         """Stop what a dead supervisor left running for this run; name what was stopped."""

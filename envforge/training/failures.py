@@ -30,24 +30,29 @@ def judge(
     missing: tuple[str, ...],
     meanings: Mapping[int, Reason],
     *,
-    stopped: bool,
+    stopped_by: str | None = None,
 ) -> Verdict:
-    """Name the reason. ``missing`` is what success still lacks; ``stopped``: we asked it to."""
+    """Name the reason.
+
+    ``missing`` is what success still lacks, ``stopped_by`` the signal by which we were asked to
+    stop.
+    """
     if not missing:
         return Verdict("finished", _odd_exit(ending))
-    if stopped:
-        return Verdict("cancelled", (_exit_words(ending),))
-    return _judge_place(ending, reader) or _judge_training(ending, reader, missing, meanings)
+    if stopped_by:
+        asked: Reason = "cancelled" if stopped_by == "SIGINT" else "preempted"
+        return Verdict(asked, (_exit_words(ending),))
+    return _judge_place(ending) or _judge_training(ending, reader, missing, meanings)
 
 
-def _judge_place(ending: Ending, reader: LogReader) -> Verdict | None:
+def _judge_place(ending: Ending) -> Verdict | None:
     """Judge by what befell the training from outside: it had no say in that."""
     if ending.lost:
         return Verdict("engine-lost", (ending.lost,))
     if ending.out_of_memory:
         return Verdict("host-oom", (f"the kernel ended it for memory: {_exit_words(ending)}",))
-    if reader.memory_ended_it:
-        return Verdict("gpu-oom", ("the log ends with exhausted GPU memory",))
+    if ending.exit_code == 128 + signal.SIGTERM:
+        return Verdict("preempted", ("something else asked it to end",))
     return None
 
 
@@ -57,9 +62,13 @@ def _judge_training(
     missing: tuple[str, ...],
     meanings: Mapping[int, Reason],
 ) -> Verdict:
-    """Judge by what the training said: its exit code where that has a meaning, else its log."""
+    """Judge by what the training said: its words, its exit code where that has a meaning."""
+    death = reader.death
+    if death is not None:
+        where = f"{death.message.id}, {death.message.source}"
+        return Verdict(death.message.reason, (death.line.strip()[:300], f"known as {where}"))
     checks = tuple(f"check {each.name} failed: {each.words}" for each in reader.failed_checks())
-    values = (f"a loss was no number: {reader.non_finite}",) if reader.non_finite else ()
+    values = (reader.bad_value,) if reader.bad_value else ()
     meaning = meanings.get(-1 if ending.exit_code is None else ending.exit_code)
     if meaning is None or meaning == "finished":
         meaning = "diverged" if values else "check-failed" if checks else "crash"

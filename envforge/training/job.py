@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from envforge.recipes.document import CheckpointRule
+from envforge.recipes.ladder import Ladder
+
 Reason = Literal[
     "finished",
     "check-failed",
@@ -15,8 +18,13 @@ Reason = Literal[
     "bad-checkpoint",
     "gpu-oom",
     "host-oom",
+    "shm",
+    "open-files",
+    "data",
+    "hang",
     "engine-lost",
     "crash",
+    "preempted",
     "cancelled",
 ]
 """Why an attempt ended."""
@@ -27,7 +35,9 @@ class LogPatterns:
     """How to read the training's output; which groups each has is said by the recipe document."""
 
     progress: re.Pattern[str]
-    loss: re.Pattern[str]
+    loss: re.Pattern[str] | None = None
+    epoch_size: re.Pattern[str] | None = None
+    epoch_end: re.Pattern[str] | None = None
     check: re.Pattern[str] | None = None
     checkpoint: re.Pattern[str] | None = None
     resumed: re.Pattern[str] | None = None
@@ -53,13 +63,23 @@ class Job:
     argv: tuple[str, ...]
     """As the place of execution sees it: a container has its own paths."""
     run_dir: Path
+    python: str
+    """The interpreter that has the torch, as the place of execution sees it."""
     files: Path
     """The recipe's files on this machine."""
     patterns: LogPatterns
     result: Result | None = None
     checkpoints: str
     """A glob below the run directory."""
+    rule: CheckpointRule | None = None
+    """What one checkpoint consists of; None: every file of the glob is one."""
+    ladder: Ladder = field(default_factory=Ladder)
+    total: int | None = None
+    """The last step, for a log that does not say it."""
+    images_per_step: int | None = None
     exit_reasons: Mapping[int, Reason] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     stop_wait_s: float = 60
     shm_size_mib: int = 64
+    memory_mib: int | None = None
+    """The container's limit; None: the machine's own."""

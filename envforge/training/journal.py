@@ -37,13 +37,26 @@ class Journal:
         self._saved_at = -math.inf
         self._checkpoint: str | None = None
 
-    def begin(self, changes: tuple[Change, ...]) -> None:
-        """Open an attempt, before anything of it is started: a kill may come at any moment."""
-        started = stamp(self._clock.now())
-        attempt = Attempt(started=started, changes=changes, supervisor=supervisor_name())
-        attempts = (*self._record.attempts, attempt)
-        self._record = msgspec.structs.replace(self._record, state="RUNNING", attempts=attempts)
+    @property
+    def record(self) -> RunRecord:
+        """What ``run.json`` holds."""
+        return self._record
+
+    def change(self, **changes: Any) -> None:
+        """Put something about the whole run on record."""
+        self._record = msgspec.structs.replace(self._record, **changes)
         self._folder.write(self._record)
+
+    def begin(self, changes: tuple[Change, ...], **facts: Any) -> None:
+        """Open an attempt, before anything of it is started: a kill may come at any moment.
+
+        ``facts`` are further fields of the :class:`Attempt`.
+        """
+        started = stamp(self._clock.now())
+        attempt = Attempt(started=started, changes=changes, supervisor=supervisor_name(), **facts)
+        attempts = (*self._record.attempts, attempt)
+        self._checkpoint = None
+        self.change(state="RUNNING", attempts=attempts, lowering=None)
 
     def follow(self, reader: LogReader, seconds_per_step: float | None) -> None:
         """Save a new checkpoint's name at once, and how far it is every few seconds."""
@@ -61,6 +74,7 @@ class Journal:
         ending: Ending,
         verdict: Verdict,
         stopped_by: str | None,
+        **facts: Any,
     ) -> RunRecord:
         """Close the attempt and say what became of the run."""
         record = self._updated(reader, seconds_per_step).with_last(
@@ -70,6 +84,8 @@ class Journal:
             because=verdict.because,
             stopped_by=stopped_by,
             checkpoint=reader.checkpoint or self._folder.newest(self._glob),
+            good_iteration=reader.good_step,
+            **facts,
         )
         self._record = msgspec.structs.replace(record, state=state_after(verdict))
         self._folder.write(self._record)
@@ -84,6 +100,7 @@ class Journal:
             total_iterations=reader.total,
             checkpoint=reader.checkpoint,
             seconds_per_iteration=seconds_per_step,
+            memory_mib=reader.memory_mib,
             losses={name: _summary(loss) for name, loss in reader.losses.items()},
         )
         return msgspec.structs.replace(record, checks=checks)
@@ -101,7 +118,7 @@ def state_after(verdict: Verdict) -> State:
     """Say what the run is, after an attempt that ended so."""
     if verdict.reason == "finished":
         return "SUCCEEDED"
-    return "CANCELLED" if verdict.reason == "cancelled" else "FAILED"
+    return "CANCELLED" if verdict.reason in ("cancelled", "preempted") else "FAILED"
 
 
 def close_left_open(folder: RunFolder, record: RunRecord, glob: str) -> RunRecord:

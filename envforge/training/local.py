@@ -10,6 +10,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import psutil
 
@@ -78,6 +79,14 @@ class LocalProcess:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._popen.pid, signal.SIGKILL)
 
+    def pids(self) -> tuple[int, ...]:
+        """List the leader and everything it has started."""
+        try:
+            leader = psutil.Process(self._popen.pid)
+            return (leader.pid, *(each.pid for each in leader.children(recursive=True)))
+        except psutil.Error:
+            return ()
+
     def _chunks(self) -> Iterator[bytes]:
         """Yield what comes through the pipe; a child of the leader may hold it open for ever."""
         pipe, left = self._popen.stdout, _PIPE
@@ -124,6 +133,23 @@ class LocalExecutor:
             popen.wait()
             if popen.stdout:
                 popen.stdout.close()
+
+    def call(self, job: Job, program: Path, arguments: tuple[str, ...]) -> tuple[int, str]:
+        """Run ``program``; RunFailed where the interpreter cannot be started."""
+        try:
+            answer = subprocess.run(
+                [job.python, "-W", "ignore", program, *arguments],
+                cwd=job.run_dir,
+                env={**os.environ, **job.environment, "CUDA_VISIBLE_DEVICES": ""},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                check=False,
+            )
+        except OSError as error:
+            raise RunFailed(f"cannot start {job.python}", because=(str(error),)) from error
+        code = answer.returncode if answer.returncode >= 0 else 128 - answer.returncode
+        return code, answer.stdout.decode("utf-8", errors="replace")
 
     def clear(self, run_id: str, wait_s: float) -> tuple[str, ...]:
         """Stop the processes that carry this run's id in their environment."""

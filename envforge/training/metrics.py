@@ -6,24 +6,22 @@ import math
 import re
 from collections import deque
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Literal, NamedTuple
 
+from envforge.recipes.ladder import Explosion
 from envforge.training.job import LogPatterns
+from envforge.training.messages import Death, find_death, weightiest
 
 LONGEST = 16 * 1024
 """Characters of a line that are looked at; the log file has them all."""
 TAIL = 40
 
-_MEMORY = re.compile(
-    r"CUDA out of memory"  # torch 0.4.1 to 2.x
-    r"|cuda runtime error \(2\)"  # THC, to 1.x: "... : out of memory at /pytorch/aten/..."
-    r"|CUDA error: out of memory"
-    r"|CUDA driver error: out of memory"
-    r"|torch(?:\.cuda)?\.OutOfMemoryError"
-    r"|CU(?:BLAS|DNN)_STATUS_ALLOC_FAILED"
-)
-
 Kind = Literal["progress", "notable", "other"]
+
+
+_DEATHS = 64
+"""Words of death kept since the last progress; a loop that prints them for ever adds nothing."""
 
 
 class Check(NamedTuple):
@@ -55,37 +53,47 @@ class LogReader:
     """What the output of one attempt has said so far."""
 
     patterns: LogPatterns
-    step: int | None = None
+    parts: tuple[str, ...] = ()
+    """A checkpoint's files, with ``{number}``: for a log that says only the number."""
+    explosion: Explosion | None = None
     total: int | None = None
+    step: int | None = None
     seconds_per_step: float | None = None
+    memory_mib: float | None = None
+    """The most that the training says it has held on the card."""
     losses: dict[str, Loss] = field(default_factory=dict)
     checks: dict[str, Check] = field(default_factory=dict)
     checkpoint: str | None = None
     resumed_at: int | None = None
     stopped: bool = False
     success: bool = False
-    non_finite: str = ""
-    """The first loss that was no number, and where."""
+    bad_value: str = ""
+    """The first loss that was no number or had exploded, and where."""
+    good_step: int | None = None
+    """The last step before that."""
     lines: int = 0
-    memory_line: int = 0
-    """The number of the last line about exhausted GPU memory; 0 for none."""
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=TAIL))
+    _epoch_items: int | None = None
+    _deaths: deque[Death] = field(default_factory=lambda: deque(maxlen=_DEATHS))
+    _watched: deque[float] = field(default_factory=deque)
+    _high: int = 0
 
     def read(self, raw: bytes) -> Kind:
         """Take one line and say what it was; never fails, whatever the bytes."""
         line = raw[: 4 * LONGEST].decode("utf-8", errors="replace").rstrip()[:LONGEST]
         self.lines += 1
         self.tail.append(line)
-        if _MEMORY.search(line):
-            self.memory_line = self.lines
         if self._read_progress(line):
+            self._deaths.clear()  # whatever was said before, it was survived
             return "progress"
+        if death := find_death(line):
+            self._deaths.append(death)
         return "notable" if self._read_notable(line) else "other"
 
     @property
-    def memory_ended_it(self) -> bool:
-        """Whether the last lines speak of GPU memory: an exhaustion survived long ago does not."""
-        return self.memory_line > self.lines - TAIL and self.memory_line > 0
+    def death(self) -> Death | None:
+        """The words it died with, since its last line of progress."""
+        return weightiest(list(self._deaths))
 
     def failed_checks(self) -> tuple[Check, ...]:
         """List the checks that are neither ok nor skipped."""
@@ -99,14 +107,23 @@ class LogReader:
         if found is None or step is None:
             return False
         groups = found.groupdict()
+        epoch = _integer(groups.get("epoch"))
+        if epoch is not None:  # its steps are items, counted anew in each epoch
+            step += (epoch - 1) * (self._epoch_items or 0)
         total, seconds = _integer(groups.get("total")), _number(groups.get("seconds"))
         self.step = step
         self.total = self.total if total is None else total
         self.seconds_per_step = seconds if seconds is not None and seconds > 0 else None
+        memory = _number(groups.get("memory"))
+        self.memory_mib = max(memory, self.memory_mib or 0) if memory else self.memory_mib
         self._read_losses(groups.get("losses") or line)
+        if not self.bad_value:
+            self.good_step = step
         return True
 
     def _read_losses(self, text: str) -> None:
+        if self.patterns.loss is None:
+            return
         for found in self.patterns.loss.finditer(text):
             name, value = found["name"], _number(found["value"])
             if value is None:
@@ -115,34 +132,73 @@ class LogReader:
                 self.losses[name].add(value)
             else:
                 self.losses[name] = Loss(value, value, value)
-            if not math.isfinite(value) and not self.non_finite:
-                self.non_finite = f"{name} was {value} at step {self.step}"
+            self._judge(name, value, _number(found.groupdict().get("average")))
+
+    def _judge(self, name: str, value: float, average: float | None) -> None:
+        """A median hides a value that was no number; the average since the start never does."""
+        if self.bad_value:
+            return
+        if not math.isfinite(value):
+            self.bad_value = f"{name} was {value} at step {self.step}"
+        elif average is not None and not math.isfinite(average):
+            self.bad_value = f"the average of {name} was {average} at step {self.step}"
+        elif self.explosion and name == self.explosion.loss:
+            self._judge_size(name, abs(value), self.explosion)
+
+    def _judge_size(self, name: str, size: float, rule: Explosion) -> None:
+        """Compare with the running median, which three wild values in a row hardly move."""
+        usual = median(self._watched) if len(self._watched) >= rule.after else None
+        self._high = self._high + 1 if usual is not None and size > rule.times_median * usual else 0
+        if self._high >= rule.lines:
+            self.bad_value = (
+                f"{name} was {size:g} at step {self.step}, its median before was {usual:g}"
+            )
+        self._watched.append(size)
+        if len(self._watched) > 2 * rule.after:
+            self._watched.popleft()
 
     def _read_notable(self, line: str) -> bool:
         readers = {
+            "epoch_size": self._read_epoch_size,
+            "epoch_end": self._read_epoch_end,
             "check": self._read_check,
             "checkpoint": self._read_checkpoint,
             "resumed": self._read_resumed,
             "stopped": self._read_stopped,
             "success": self._read_success,
         }
+        notable = False
         for name, reader in readers.items():
             pattern: re.Pattern[str] | None = getattr(self.patterns, name)
             found = pattern.search(line) if pattern else None
             if found:
                 reader(found.groupdict())
-                return True
-        return False
+                notable = True
+        return notable
 
     def _read_check(self, groups: dict[str, str | None]) -> None:
         name = groups["name"] or ""
         self.checks[name] = Check(name, groups["outcome"] or "", groups.get("words") or "")
 
+    def _read_epoch_size(self, groups: dict[str, str | None]) -> None:
+        self._epoch_items = _integer(groups["items"])
+
+    def _read_epoch_end(self, groups: dict[str, str | None]) -> None:
+        epoch, epochs = _integer(groups["epoch"]), _integer(groups.get("epochs"))
+        if epoch is not None and self._epoch_items:
+            self.step = epoch * self._epoch_items
+        if epochs is not None and self._epoch_items:
+            self.total = epochs * self._epoch_items
+
     def _read_checkpoint(self, groups: dict[str, str | None]) -> None:
-        self.checkpoint = groups["path"]
+        number = groups.get("number")
+        if number is not None and self.parts:
+            self.checkpoint = self.parts[0].replace("{number}", number)
+        self.checkpoint = groups.get("path") or self.checkpoint
 
     def _read_resumed(self, groups: dict[str, str | None]) -> None:
-        self.resumed_at = self.step = _integer(groups["step"])
+        step = _integer(groups.get("step"))
+        self.resumed_at = self.step = self.step if step is None else step
         self.checkpoint = groups.get("path") or self.checkpoint
 
     def _read_stopped(self, groups: dict[str, str | None]) -> None:

@@ -26,6 +26,7 @@ RECORD = "run.json"
 LOG = "log.txt"
 _LOCK = ".run.lock"
 _OURS = re.compile(r"\.run\.(?:lock|json\..*)\Z")
+SERIES = "series.jsonl"
 
 State = Literal["PENDING", "RUNNING", "SUCCEEDED", "FAILED", "CANCELLED"]
 
@@ -61,6 +62,26 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     total_iterations: int | None = None
     checkpoint: str | None = None
     """The newest one, relative to the run directory."""
+    why: str = ""
+    """What this attempt is an answer to; empty for one that a person has started."""
+    from_checkpoint: str | None = None
+    """The good one it was started from; null for a fresh start."""
+    quarantined: tuple[str, ...] = ()
+    """``NAME: FAULT`` of the checkpoints set aside before it."""
+    rate_factor: float | None = None
+    """What the learning rates in that checkpoint were multiplied with; null: they stayed."""
+    rates: tuple[float, ...] = ()
+    """The learning rates it was started with, where the checkpoint says them."""
+    forgets: tuple[str, ...] = ()
+    """What upstream began anew although it was started from a checkpoint."""
+    good_iteration: int | None = None
+    """The last step before a loss that was bad; else the last one."""
+    good_at: float | None = None
+    """When that was, in seconds since 1970."""
+    memory_mib: float | None = None
+    """The most held on the card, by the training's own words or as the driver saw it."""
+    stacks: str | None = None
+    """A file of the run directory: where its processes were when it was hanging."""
     seconds_per_iteration: float | None = None
     losses: dict[str, LossSummary] = {}
     stopped_by: str | None = None
@@ -77,12 +98,22 @@ class CheckOutcome(msgspec.Struct, frozen=True, kw_only=True):
     words: str
 
 
+class Lowering(msgspec.Struct, frozen=True, kw_only=True):
+    """A checkpoint about to be changed, as it was before: a kill must not lower its rates twice."""
+
+    checkpoint: str
+    factor: float
+    modified_ns: int
+
+
 class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     """The document ``run.json``, schema ``envforge.run/1``. Fields are added, never renamed."""
 
     schema: Literal["envforge.run/1"] = "envforge.run/1"
     state: State = "PENDING"
     attempts: tuple[Attempt, ...] = ()
+    lowering: Lowering | None = None
+    """A lowering of learning rates that has been begun; null once its attempt has started."""
     id: str
     recipe: str
     reference: str
@@ -98,6 +129,8 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     image_id: str | None = None
     checks: tuple[CheckOutcome, ...] = ()
     show: tuple[str, ...] = ()
+    samples: str | None = None
+    """A glob of the run directory: pictures the training made on its way."""
 
     @property
     def last(self) -> Attempt:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+_POLL_S = 0.1
 _ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -20,6 +22,12 @@ class StopRequests:
     def add(self, number: int) -> None:
         """Take one request; safe in a signal handler, which it is made for."""
         self._signals.append(number)
+
+    def wait(self, seconds: float) -> None:
+        """Wait, unless somebody asks meanwhile: no lock of an event is for signal handlers."""
+        deadline = time.monotonic() + seconds
+        while not self._signals and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
 
     @property
     def count(self) -> int:

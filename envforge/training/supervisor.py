@@ -1,8 +1,8 @@
 """One attempt of a training, watched from outside: started, read, stopped, judged, recorded.
 
 The supervisor stands outside the training process because old frameworks lie about their end. It
-reads through a :class:`Process`, knows time through a :class:`Clock`, writes only ``run.json`` and
-``log.txt``, and prints nothing.
+reads through a :class:`Process`, knows time through a :class:`Clock`, writes only ``run.json``,
+``log.txt``, ``series.jsonl`` and, of a hanging training, its stacks; it prints nothing.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import contextlib
 import queue
 import signal
 import threading
+from collections.abc import Iterator
 from typing import IO, NamedTuple
 
 from envforge.errors import EngineUnavailable, EnvforgeError, RunFailed
@@ -20,9 +21,13 @@ from envforge.training.executor import Ending, Executor, Process
 from envforge.training.failures import Verdict, fingerprint, judge, missing_for_success
 from envforge.training.job import Job, Reason
 from envforge.training.journal import Journal
+from envforge.training.keeper import Keeper
 from envforge.training.metrics import LogReader, Pace
-from envforge.training.record import LOG, RunRecord
+from envforge.training.record import LOG, SERIES, RunRecord
+from envforge.training.series import Series
+from envforge.training.stacks import dump_stacks
 from envforge.training.stop import StopRequests
+from envforge.training.usage import Sampler
 
 _POLL_S = 0.1
 _DIE_S = 15.0
@@ -52,9 +57,9 @@ def supervise(
     watch = Watch(job, journal, surroundings)
     ending = _live(watch, job, executor, surroundings)
     missing = missing_for_success(watch.reader, job.result, job.run_dir, before)
-    stopped = surroundings.stops.count > 0
-    verdict = judge(ending, watch.reader, missing, job.exit_reasons, stopped=stopped)
-    return watch.close(ending, verdict)
+    asked = surroundings.stops.first
+    seen = judge(ending, watch.reader, missing, job.exit_reasons, stopped_by=asked)
+    return watch.close(ending, seen if asked or watch.ours is None else watch.ours)
 
 
 def _live(watch: Watch, job: Job, executor: Executor, surroundings: Surroundings) -> Ending:
@@ -63,11 +68,13 @@ def _live(watch: Watch, job: Job, executor: Executor, surroundings: Surroundings
     if surroundings.stops.count:
         return Ending(None)
     try:
-        with (job.run_dir / LOG).open("ab", buffering=0) as log:
+        with contextlib.ExitStack() as stack:
+            log = stack.enter_context((job.run_dir / LOG).open("ab", buffering=0))
             started = stamp(surroundings.clock.now())
             log.write(f"# envforge: {started} {' '.join(job.argv)}\n".encode())
-            with executor.start(job) as process:
-                ending = watch.follow(process, log)
+            process = stack.enter_context(executor.start(job))
+            stack.enter_context(watch.recording(process, executor))
+            ending = watch.follow(process, log)
     except EnvforgeError as error:
         if ending is None:
             reason: Reason = "engine-lost" if isinstance(error, EngineUnavailable) else "crash"
@@ -82,14 +89,37 @@ class Watch:
     """One training until its end. States: running, asked to stop, killed, ended."""
 
     def __init__(self, job: Job, journal: Journal, surroundings: Surroundings) -> None:
-        self.reader = LogReader(job.patterns)
+        parts = job.rule.parts if job.rule else ()
+        explosion = job.ladder.divergence.explosion
+        self.reader = LogReader(job.patterns, parts, explosion, job.total)
+        self.ours: Verdict | None = None
+        """Why we ended it ourselves; None where we did not."""
+        self._job = job
         self._pace = Pace()
         self._journal = journal
-        self._stop_wait_s = job.stop_wait_s
         self._clock, self._stops, self._on_event = surroundings
         self._items: queue.Queue[bytes | Ending | BaseException] = queue.Queue(_BACKLOG)
         self._kill_at: float | None = None
         self._lost_at: float | None = None
+        self._heard_at = self._clock.monotonic()
+        self._good_at: float | None = None
+        self._stacks: str | None = None
+        self._series: Series | None = None
+        self._sampler: Sampler | None = None
+
+    @contextlib.contextmanager
+    def recording(self, process: Process, executor: Executor) -> Iterator[None]:
+        """Write curves, and keep the checkpoints few and known to be good, as long as it lasts."""
+        attempt = len(self._journal.record.attempts) - 1
+        self._series = Series(self._job.run_dir / SERIES, attempt)
+        self._sampler = Sampler(process.pids, self._series.add, self._clock)
+        keeper = Keeper(self._job, executor, self._on_event)
+        try:
+            yield
+        finally:
+            keeper.close()
+            self._sampler.close()
+            self._series.close()
 
     def follow(self, process: Process, log: IO[bytes]) -> Ending:
         """Read until the training has ended, obeying requests to stop on the way."""
@@ -100,6 +130,7 @@ class Watch:
             try:
                 item = self._items.get(timeout=_POLL_S)
             except queue.Empty:
+                self._mind_silence(process)
                 continue
             if isinstance(item, Ending):
                 return item
@@ -107,11 +138,18 @@ class Watch:
                 raise item
             log.write(item + b"\n")
             self._take(item)
+            self._mind_values(process)
 
     def close(self, ending: Ending, verdict: Verdict) -> RunRecord:
         """Put the end on record."""
         return self._journal.end(
-            self.reader, self._pace.seconds_per_step, ending, verdict, self._stops.first
+            self.reader,
+            self._pace.seconds_per_step,
+            ending,
+            verdict,
+            self._stops.first,
+            good_at=self._good_at,
+            stacks=self._stacks,
         )
 
     def _listen(self, process: Process) -> None:
@@ -128,40 +166,81 @@ class Watch:
     def _take(self, line: bytes) -> None:
         kind = self.reader.read(line)
         text = self.reader.tail[-1]
+        if kind == "progress" or self.reader.step is None:
+            self._heard_at = self._clock.monotonic()
         if kind == "progress":
-            self._on_event(self._metric(text))
+            self._take_progress(text)
         else:
             self._on_event(Event("step" if kind == "notable" else "log", text))
         self._journal.follow(self.reader, self._pace.seconds_per_step)
 
-    def _metric(self, text: str) -> Event:
-        """``numbers``: the losses, ``seconds_per_step`` and ``left_s``, where they are known."""
-        step, total = self.reader.step or 0, self.reader.total
+    def _take_progress(self, text: str) -> None:
+        now, step = self._clock.now().timestamp(), self.reader.step or 0
+        if not self.reader.bad_value:
+            self._good_at = now
         self._pace.add(step, self.reader.seconds_per_step, self._clock.monotonic())
+        if self._series is not None:
+            losses = {name: loss.last for name, loss in self.reader.losses.items()}
+            self._series.add_losses(now, step, losses, self._pace.seconds_per_step)
+        self._on_event(self._metric(text, step))
+
+    def _metric(self, text: str, step: int) -> Event:
+        """``numbers``: the losses; speed, time left and memory, where they are known."""
         numbers = [(name, loss.last) for name, loss in self.reader.losses.items()]
+        pace, images = self._pace.seconds_per_step, self._job.images_per_step
         speed = {
-            "seconds_per_step": self._pace.seconds_per_step,
-            "left_s": self._pace.left_s(step, total),
+            "seconds_per_step": pace,
+            "left_s": self._pace.left_s(step, self.reader.total),
+            "images_per_s": images / pace if images and pace else None,
+            "memory_mib": self._held_mib(),
         }
         numbers += [(name, value) for name, value in speed.items() if value is not None]
-        return Event("metric", text, step, total or 0, tuple(numbers))
+        return Event("metric", text, step, self.reader.total or 0, tuple(numbers))
+
+    def _held_mib(self) -> float | None:
+        """On the card, as the training or the driver says; else in the machine."""
+        sampler = self._sampler
+        seen = (sampler.gpu_memory_mib or sampler.memory_mib) if sampler else None
+        return self.reader.memory_mib or seen
+
+    def _mind_values(self, process: Process) -> None:
+        """Kill at the first bad value: asked politely, it would save it as its last checkpoint."""
+        if self.reader.bad_value and self.ours is None and not self._stops.count:
+            self.ours = Verdict("diverged", (self.reader.bad_value,))
+            self._end(process, f"diverged: {self.reader.bad_value}")
+
+    def _mind_silence(self, process: Process) -> None:
+        """A training that says nothing for too long hangs: look where, and end it."""
+        limit = self._job.ladder.silence_s
+        silent = self._clock.monotonic() - self._heard_at
+        if limit is None or silent < limit or self.ours is not None or self._stops.count:
+            return
+        name = f"stacks-{len(self._journal.record.attempts)}.txt"
+        with contextlib.suppress(EnvforgeError, OSError):
+            if dump_stacks(process.pids(), self._job.run_dir / name):
+                self._stacks = name
+        where = (f"its stacks are in {name}",) if self._stacks else ()
+        self.ours = Verdict("hang", (f"no progress for {silent:.0f} s", *where))
+        self._end(process, f"hanging: no progress for {silent:.0f} s")
+
+    def _end(self, process: Process, why: str) -> None:
+        self._on_event(Event("warning", why))
+        self._lost_at = self._clock.monotonic() + _DIE_S
+        with contextlib.suppress(EnvforgeError):  # a lost engine is heard of in _listen
+            process.kill()
 
     def _obey(self, process: Process) -> bool:
         """Asked once: a signal, and time for a checkpoint. Asked twice, or too late: the end.
 
         True where even the end does not come.
         """
-        if not self._stops.count:
-            return False
         now = self._clock.monotonic()
-        if self._kill_at is None:
-            self._kill_at = now + self._stop_wait_s
-            self._on_event(Event("warning", "stopping: the training may write a checkpoint"))
-            with contextlib.suppress(EnvforgeError):  # a lost engine is heard of in _listen
-                process.signal(signal.SIGTERM)
-        if self._lost_at is None and (self._stops.count > 1 or now >= self._kill_at):
-            self._lost_at = now + _DIE_S
-            self._on_event(Event("warning", "killing the training"))
-            with contextlib.suppress(EnvforgeError):
-                process.kill()
+        if self._stops.count and self._lost_at is None:
+            if self._kill_at is None:
+                self._kill_at = now + self._job.stop_wait_s
+                self._on_event(Event("warning", "stopping: the training may write a checkpoint"))
+                with contextlib.suppress(EnvforgeError):  # a lost engine is heard of in _listen
+                    process.signal(signal.SIGTERM)
+            if self._stops.count > 1 or now >= self._kill_at:
+                self._end(process, "killing the training")
         return self._lost_at is not None and now >= self._lost_at

@@ -32,6 +32,7 @@ def toy_job(tmp_path):
             "run_id": run_id or new_id(),
             "argv": (sys.executable, script, str(run_dir), str(steps), str(delay), habit, "cpu"),
             "run_dir": run_dir,
+            "python": sys.executable,
             "files": TOY / "files",
             "patterns": _patterns(recipe),
             "result": Result(file="toy.json", field="passed", equals=True),

@@ -16,11 +16,11 @@ CANARY = load_recipe("canary").recipe
 MISSING = ("the line that ends a success never came",)
 
 
-def verdict(*lines, code=1, missing=MISSING, stopped=False, **ending):
+def verdict(*lines, code=1, missing=MISSING, stopped_by=None, **ending):
     reader = LogReader(_patterns(CANARY))
     for line in lines:
         reader.read(line.encode())
-    return judge(Ending(code, **ending), reader, missing, CANARY.exit_codes, stopped=stopped)
+    return judge(Ending(code, **ending), reader, missing, CANARY.exit_codes, stopped_by=stopped_by)
 
 
 def test_what_was_reached_beats_the_exit_code():
@@ -32,7 +32,7 @@ def test_what_was_reached_beats_the_exit_code():
 
 
 def test_a_training_that_finishes_although_it_was_asked_to_stop_has_finished():
-    assert verdict(code=0, missing=(), stopped=True).reason == "finished"
+    assert verdict(code=0, missing=(), stopped_by="SIGTERM").reason == "finished"
 
 
 def test_exit_0_without_the_end_is_a_crash():
@@ -43,7 +43,7 @@ def test_exit_0_with_nan_is_divergence():
     found = verdict("step: 7/9  loss_g: nan  time: 1", code=0)
     assert found == (
         "diverged",
-        ("a loss was no number: loss_g was nan at step 7", "ended with exit code 0"),
+        ("loss_g was nan at step 7", "ended with exit code 0"),
     )
 
 
@@ -75,9 +75,14 @@ def test_the_kernel_and_the_engine_speak_before_the_exit_code():
     )
 
 
-def test_a_stopped_training_is_cancelled_whatever_its_code():
-    for code in (0, 1, 75, 137, 143):
-        assert verdict(code=code, stopped=True).reason == "cancelled"
+@pytest.mark.parametrize("code", [0, 1, 75, 137, 143])
+def test_who_asked_it_to_stop_names_the_reason_whatever_its_code(code):
+    assert verdict(code=code, stopped_by="SIGINT").reason == "cancelled"
+    assert verdict(code=code, stopped_by="SIGTERM").reason == "preempted"
+
+
+def test_a_training_that_somebody_else_ended_was_preempted():
+    assert verdict(code=143) == ("preempted", ("something else asked it to end",))
 
 
 @pytest.mark.parametrize(

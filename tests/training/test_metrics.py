@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from envforge.recipes import load_recipe
+from envforge.recipes.ladder import Explosion
 from envforge.run import _patterns
 from envforge.training.job import LogPatterns
 from envforge.training.metrics import LONGEST, TAIL, LogReader, Pace
@@ -85,7 +86,7 @@ def test_a_loss_that_is_no_number_is_read_and_remembered(value):
         f"step: 10/300  loss_g: {value}  time: 0.1",
         "step: 15/300  loss_g: 2.0  time: 0.1",
     )
-    assert reader.non_finite == f"loss_g was {float(value)} at step 10"
+    assert reader.bad_value == f"loss_g was {float(value)} at step 10"
     assert reader.losses["loss_g"].last == 2.0
 
 
@@ -124,26 +125,72 @@ def test_a_line_that_only_mentions_success_is_no_success():
     assert not read(CANARY, "assert canary: passed", "canary: passed?").success
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        # torch 1.13, https://github.com/pytorch/pytorch/issues/67978
-        "RuntimeError: CUDA out of memory. Tried to allocate 20.00 MiB (GPU 0; 3.94 GiB total",
-        # torch 2.x, https://github.com/pytorch/pytorch/pull/99464
-        "torch.cuda.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.",
-        # torch 0.4, https://github.com/pytorch/pytorch/issues/958
-        "RuntimeError: cuda runtime error (2) : out of memory at /pytorch/aten/src/THC/generic/",
-        "RuntimeError: CUDA error: out of memory",
-        "RuntimeError: CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
-        "RuntimeError: cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
-    ],
-)
-def test_exhausted_gpu_memory_is_recognised_while_it_is_among_the_last_lines(line):
-    reader = read(CANARY, line)
-    assert reader.memory_ended_it
-    for _ in range(TAIL):
-        reader.read(b"it went on")
-    assert not reader.memory_ended_it
+def test_words_of_a_death_are_kept_however_long_the_stack_below_them_and_until_it_goes_on():
+    reader = read(CANARY, "RuntimeError: CUDA error: out of memory")
+    for number in range(3 * TAIL):
+        reader.read(f"frame #{number}: c10::Error::Error(c10::SourceLocation)".encode())
+    assert reader.death is not None
+    assert reader.death.message.reason == "gpu-oom"
+    reader.read(b"step: 6/300  loss_g: 1.0  time: 0.1")
+    assert reader.death is None
+
+
+def test_the_weightiest_words_name_the_death():
+    lines = (
+        "ValueError: Caught RuntimeError in DataLoader worker process 0.",
+        '  File "/x/data/datasets/icdar.py", line 149, in load_gt_from_txt',
+        "RuntimeError: CUDA out of memory. Tried to allocate 20.00 MiB",
+    )
+    assert read(CANARY, *lines).death.message.reason == "gpu-oom"
+    assert read(CANARY, *lines[:2]).death.message.reason == "data"
+
+
+EXPLOSION = Explosion(loss="loss", times_median=10, lines=3, after=5)
+
+
+def read_losses(*values):
+    reader = LogReader(LogPatterns(progress=LINE, loss=LOSS), explosion=EXPLOSION)
+    for step, value in enumerate(values, 1):
+        reader.read(f"step: {step}  loss: {value}".encode())
+    return reader
+
+
+LINE = re.compile(r"step: (?P<step>\d+)")
+LOSS = re.compile(r"(?P<name>loss): (?P<value>\S+)(?: \((?P<average>\S+)\))?")
+
+
+def test_a_loss_far_above_its_median_has_exploded_after_some_lines():
+    calm = [1.0, 1.2, 0.9, 1.1, 1.0]
+    assert read_losses(*calm, 50, 60, 1.0, 70).bad_value == ""
+    reader = read_losses(*calm, 50, 60, 70)
+    assert reader.bad_value == "loss was 70 at step 8, its median before was 1.1"
+    assert reader.good_step == 7
+    assert read_losses(1, 1, 50, 50, 50).bad_value == ""  # too young to have a median
+
+
+def test_an_average_tells_of_the_nan_that_the_median_hides():
+    reader = read_losses("1.0 (1.0)", "1.0 (nan)")
+    assert reader.bad_value == "the average of loss was nan at step 2"
+    assert reader.good_step == 1
+
+
+def test_steps_of_an_epoch_are_counted_on():
+    patterns = LogPatterns(
+        progress=re.compile(r"\(epoch: (?P<epoch>\d+), iters: (?P<step>\d+)"),
+        epoch_size=re.compile(r"images = (?P<items>\d+)"),
+        epoch_end=re.compile(r"End of epoch (?P<epoch>\d+) / (?P<epochs>\d+)"),
+        checkpoint=re.compile(r"end of epoch (?P<number>\d+)"),
+    )
+    reader = LogReader(patterns, parts=("c/{number}_net_G.pth", "c/{number}_net_D.pth"))
+    for line in (
+        "The number of training images = 400",
+        "(epoch: 1, iters: 100, time: 1.9) G_GAN: 0.983",
+        "saving the model at the end of epoch 1, iters 400",
+        "End of epoch 1 / 200 \t Time Taken: 9 sec",
+        "(epoch: 2, iters: 100, time: 1.9) G_GAN: 0.983",
+    ):
+        reader.read(line.encode())
+    assert (reader.step, reader.total, reader.checkpoint) == (500, 80_000, "c/1_net_G.pth")
 
 
 def test_steps_that_are_no_steps_are_no_progress():

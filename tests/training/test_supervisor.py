@@ -102,7 +102,7 @@ def test_losses_speed_and_time_left_are_told_as_they_come(toy_job, events):
         ("gpu-oom", ("FAILED", "gpu-oom", 1)),
         ("bad-checkpoint", ("FAILED", "bad-checkpoint", 4)),
         ("fails", ("FAILED", "check-failed", 1)),
-        ("nan", ("FAILED", "diverged", 0)),
+        ("nan", ("FAILED", "diverged", 137)),
         ("no-result", ("FAILED", "crash", 0)),
         ("odd-exit", ("SUCCEEDED", "finished", 134)),
         ("leaves-child", ("SUCCEEDED", "finished", 0)),
@@ -241,6 +241,9 @@ class LostProcess:
 
     def kill(self):
         raise EngineUnavailable("the container engine stopped answering")
+
+    def pids(self):
+        return ()
 
 
 class Place:

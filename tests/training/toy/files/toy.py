@@ -54,6 +54,8 @@ def misbehave(step):
     if HABIT == "gpu-oom":
         say("RuntimeError: CUDA out of memory. Tried to allocate 20.00 MiB (GPU 0; 3.94 GiB total)")
         sys.exit(1)
+    if HABIT == "hangs":
+        time.sleep(600)
     if HABIT == "bad-checkpoint":
         sys.exit(4)
     if HABIT == "leaves-child":

@@ -1,0 +1,88 @@
+"""What to do after a death: which setting to give up, what to go back to, when to stop trying.
+
+Pure: a decision is a value made of the recipe's ladder, the settings and the attempts so far.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from envforge.recipes.document import Setting
+from envforge.recipes.ladder import Ladder, LadderStep
+from envforge.training.record import Attempt
+
+
+class Move(NamedTuple):
+    """The next attempt: with which settings, how much of the learning rate, and why."""
+
+    settings: Mapping[str, Setting]
+    why: str
+    rate_factor: float | None = None
+    """What the rates in the checkpoint are multiplied with; None: they stay."""
+
+
+def next_move(
+    ladder: Ladder, settings: Mapping[str, Setting], attempts: Sequence[Attempt]
+) -> Move | None:
+    """Decide what follows the last of ``attempts``; None where nothing is left to try."""
+    reason = str(attempts[-1].reason)
+    steps = {str(name): each for name, each in ladder.steps.items()}
+    retries = {str(name): each for name, each in ladder.retries.items()}
+    for step in steps.get(reason, ()):
+        changed = take(step, settings)
+        if changed != settings:
+            return Move(changed, f"after {reason}: {step.why}")
+    allowed = retries.get(reason, 0)
+    used = tries(attempts)
+    if used > allowed:
+        return None
+    again = f"after {reason}, try {used} of {allowed}"
+    if reason != "diverged":
+        return Move(settings, again)
+    factor = float(ladder.divergence.rate_factor)
+    return Move(lowered(ladder, settings), f"{again}: the learning rate times {factor:g}", factor)
+
+
+def take(step: LadderStep, settings: Mapping[str, Setting]) -> dict[str, Setting]:
+    """Return the settings after a step."""
+    changed = {**settings, **step.set}
+    for name, bound in step.at_most.items():
+        value = settings.get(name)
+        if isinstance(value, int | float) and value > bound:
+            changed[name] = bound
+    return changed
+
+
+def lowered(ladder: Ladder, settings: Mapping[str, Setting]) -> dict[str, Setting]:
+    """Return the settings with every learning rate lowered."""
+    factor = float(ladder.divergence.rate_factor)
+    rates = {
+        name: value * factor
+        for name in ladder.divergence.rates
+        if isinstance(value := settings.get(name), int | float)
+    }
+    return {**settings, **rates}
+
+
+def tries(attempts: Sequence[Attempt]) -> int:
+    """Count the attempts that ended for the last one's reason and brought the run no further.
+
+    A divergence is counted whatever came between: each lowers the rate, and a rate of nothing
+    learns nothing.
+    """
+    last = attempts[-1]
+    if last.reason == "diverged":
+        return sum(each.reason == "diverged" for each in attempts)
+    count = 0
+    for each in reversed(attempts):
+        if (each.reason, each.checkpoint) != (last.reason, last.checkpoint):
+            break
+        count += 1
+    return count
+
+
+def memory_settings(ladder: Ladder) -> tuple[str, ...]:
+    """Name the settings that the steps against an exhausted card change."""
+    steps = ladder.steps.get("gpu-oom", ())
+    return tuple(dict.fromkeys(name for step in steps for name in (*step.at_most, *step.set)))

@@ -1,0 +1,243 @@
+"""Several attempts of one run: real processes of the toy, each with the habit its settings give."""
+
+from __future__ import annotations
+
+import json
+import signal
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from envforge.errors import EngineUnavailable
+from envforge.recipes.document import CheckpointRule
+from envforge.recipes.ladder import Divergence, Ladder, LadderStep
+from envforge.training import (
+    Journal,
+    Plan,
+    RunRecord,
+    StopRequests,
+    Surroundings,
+    SystemClock,
+    open_folder,
+    persevere,
+)
+from envforge.training.local import LocalExecutor
+from envforge.training.record import read_record
+from envforge.training.remembered import recall, remember
+
+LADDER = Ladder(
+    steps={"gpu-oom": (LadderStep(at_most={"batch": 1}, why="one image"),)},
+    retries={"crash": 2, "diverged": 2, "hang": 1, "engine-lost": 1},
+    divergence=Divergence(rates=("rate",)),
+    silence_s=1,
+    verify="existence",
+)
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path, monkeypatch):
+    monkeypatch.setenv("ENVFORGE_STATE", str(tmp_path / "state"))
+    return tmp_path / "state"
+
+
+@pytest.fixture
+def campaign(toy_job, events):
+    """Run a campaign: ``habits`` gives each attempt its habit, by its settings and its number."""
+
+    def run(habits, *, ladder=LADDER, executor=None, card="", stops=None, settings=None, **changes):
+        made = []
+
+        def job(settings, _saved):
+            habit = habits(settings, len(made)) if callable(habits) else habits[len(made)]
+            return toy_job(habit, run_id="toy", ladder=ladder, **changes)
+
+        class Counting(LocalExecutor):
+            def start(self, job):
+                made.append(job)
+                return (executor or LocalExecutor()).start(job)
+
+        settings = settings or {"batch": 2, "rate": 0.1}
+        run_dir = toy_job().run_dir
+        with open_folder(run_dir) as folder:
+            record = folder.record or RunRecord(
+                id="toy", recipe="toy", reference="toy", run_dir=str(run_dir), on="local",
+                settings=settings,
+            )  # fmt: skip
+            clock = SystemClock()
+            journal = Journal(folder, record, "checkpoints/step-*.txt", clock)
+            surroundings = Surroundings(clock, stops or StopRequests(), events.append)
+            plan = Plan(job, Counting(), ladder, card)
+            return persevere(plan, record.settings, (), journal, surroundings)
+
+    return run
+
+
+def reasons(record):
+    return [attempt.reason for attempt in record.attempts]
+
+
+def weights(record):
+    return json.loads((read_dir(record) / "toy.json").read_text())["weights"]
+
+
+def read_dir(record):
+    return Path(record.run_dir)
+
+
+def test_memory_is_given_up_step_by_step_and_what_worked_is_remembered(campaign):
+    record = campaign(
+        lambda settings, _: "gpu-oom" if settings["batch"] > 1 else "good", card="10de:1187"
+    )
+    assert (record.state, reasons(record)) == ("SUCCEEDED", ["gpu-oom", "finished"])
+    last = record.last
+    assert last.why == "after gpu-oom: one image"
+    assert [(each.setting, each.before, each.after) for each in last.changes] == [("batch", 2, 1)]
+    assert (last.from_checkpoint, last.first_iteration) == ("checkpoints/step-000005.txt", 5)
+    assert recall("toy", "10de:1187") == {"batch": 1}
+    assert recall("toy", "10de:1024") == {}
+
+
+def test_without_a_death_for_memory_nothing_is_remembered(campaign, state):
+    campaign(["killed", "good"], card="10de:1187")
+    assert not state.exists()
+
+
+def test_a_divergence_is_stopped_at_once_and_rolled_back(campaign):
+    record = campaign(["nan", "good"])
+    first, last = record.attempts
+    assert (first.reason, first.because) == ("diverged", ("loss was nan at step 11",))
+    assert (first.last_iteration, first.good_iteration) == (11, 10)
+    assert (last.reason, last.rate_factor, record.settings["rate"]) == ("finished", 0.5, 0.05)
+    assert last.from_checkpoint == "checkpoints/step-000010.txt"
+
+
+def test_checkpoints_after_the_last_good_step_are_set_aside_not_deleted(campaign, toy_job):
+    job = toy_job()
+
+    def habits(_settings, number):
+        if number == 0:
+            return "nan"
+        if not (job.run_dir / "quarantine").exists():  # a training saves what it should not
+            (job.run_dir / "checkpoints" / "step-000015.txt").write_text("15 nan")
+        return "good"
+
+    record = campaign(habits)
+    assert record.last.quarantined == (
+        "checkpoints/step-000015.txt: was saved after the last good step",
+    )
+    assert (job.run_dir / "quarantine/attempt-1/checkpoints/step-000015.txt").exists()
+    assert record.last.first_iteration == 10
+    assert record.state == "SUCCEEDED"
+
+
+def test_tries_end_and_the_last_diagnosis_stands(campaign):
+    record = campaign(["killed", "killed", "killed", "never"])
+    assert (record.state, reasons(record)) == ("FAILED", ["crash"] * 3)
+    assert [attempt.why for attempt in record.attempts] == [
+        "", "after crash, try 1 of 2", "after crash, try 2 of 2"
+    ]  # fmt: skip
+
+
+def test_a_hanging_training_is_looked_into_ended_and_goes_on(campaign):
+    record = campaign(["hangs", "good"])
+    first = record.attempts[0]
+    assert (first.reason, record.state) == ("hang", "SUCCEEDED")
+    assert first.because[0].startswith("no progress for 1 s")
+    assert first.stacks == "stacks-1.txt"
+    stacks = (read_dir(record) / first.stacks).read_text()
+    assert "misbehave (toy.py:" in stacks
+
+
+def test_an_empty_newest_checkpoint_is_passed_over(campaign, toy_job):
+    folder = toy_job().run_dir / "checkpoints"
+
+    def habits(_settings, _number):
+        if not folder.exists():
+            folder.mkdir()
+            (folder / "step-000015.txt").touch()
+        return "good"
+
+    record = campaign(habits)
+    assert record.last.quarantined == ("checkpoints/step-000015.txt: step-000015.txt is empty",)
+    assert (record.last.from_checkpoint, record.state) == (None, "SUCCEEDED")
+
+
+def test_the_checkpoint_it_went_on_from_survives_its_loss(campaign, toy_job):
+    """Upstreams write over it in place; a kill in that moment must not cost the run."""
+    first = campaign(["killed"], ladder=Ladder(verify="existence"))
+    second = campaign(["killed"], ladder=Ladder(verify="existence"))
+    assert second.last.from_checkpoint == "checkpoints/step-000005.txt"
+    for path in (read_dir(first) / "checkpoints").iterdir():
+        path.write_bytes(b"")
+    record = campaign(["good"])
+    assert record.last.from_checkpoint == "checkpoints/step-000005.txt"
+    assert (record.state, record.last.first_iteration) == ("SUCCEEDED", 5)
+
+
+class LostOnce(LocalExecutor):
+    """An engine that goes away while it starts the first attempt, and is back soon after."""
+
+    def __init__(self):
+        self.refusals = [EngineUnavailable("the container engine stopped answering")]
+
+    @contextmanager
+    def start(self, job):
+        if self.refusals:
+            raise self.refusals.pop()
+        with super().start(job) as process:
+            yield process
+
+
+def test_an_engine_that_comes_back_is_waited_for(campaign):
+    record = campaign(["good", "good"], executor=LostOnce())
+    assert (record.state, reasons(record)) == ("SUCCEEDED", ["engine-lost", "finished"])
+
+
+def test_an_engine_the_recipe_does_not_wait_for_is_an_error(campaign):
+    with pytest.raises(EngineUnavailable):
+        campaign(["good"], executor=LostOnce(), ladder=Ladder(verify="existence"))
+
+
+def test_a_request_to_stop_between_attempts_ends_the_campaign(campaign, events):
+    stops = StopRequests()
+    record = campaign(
+        lambda _settings, number: stops.add(signal.SIGTERM) or "killed" if number else "killed",
+        stops=stops,
+    )
+    assert reasons(record) == ["crash", "preempted"]
+
+
+def test_old_checkpoints_are_pruned_and_the_pointer_follows(toy_job, campaign):
+    rule = CheckpointRule(
+        parts=("checkpoints/step-{number}.txt",),
+        unit="step",
+        pointer="last_checkpoint",
+        size_mib=1,
+        every="steps",
+        keep=2,
+    )
+    run_dir = toy_job().run_dir
+    campaign(["killed"], ladder=Ladder(verify="existence"), rule=rule)
+    (run_dir / "checkpoints/step-000010.txt").touch()
+    (run_dir / "last_checkpoint").write_text("/run-dir/checkpoints/step-000010.txt")
+    record = campaign(["good"], rule=rule)
+    assert (run_dir / "last_checkpoint").read_text() == "/run-dir/checkpoints/step-000005.txt"
+    assert record.state == "SUCCEEDED"
+
+
+def test_a_record_of_every_decision_is_on_disk(campaign):
+    record = campaign(["killed", "nan", "good"])
+    assert read_record(read_dir(record)) == record
+    assert [attempt.why for attempt in record.attempts] == [
+        "", "after crash, try 1 of 2", "after diverged, try 1 of 2: the learning rate times 0.5"
+    ]  # fmt: skip
+
+
+def test_what_is_remembered_is_kept_by_card_and_a_broken_file_counts_as_empty(state):
+    remember("toy", "a", {"batch": 1})
+    remember("toy", "b", {"batch": 2})
+    remember("toy", "a", {"batch": 3})
+    assert (recall("toy", "a"), recall("toy", "b")) == ({"batch": 3}, {"batch": 2})
+    (state / "remembered.json").write_text("{")
+    assert recall("toy", "a") == {}

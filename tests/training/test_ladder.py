@@ -1,0 +1,80 @@
+"""Decisions, without a process: what follows which death."""
+
+from __future__ import annotations
+
+import pytest
+
+from envforge.recipes.ladder import Divergence, Ladder, LadderStep
+from envforge.training.ladder import Move, memory_settings, next_move
+from envforge.training.record import Attempt
+
+LADDER = Ladder(
+    steps={
+        "gpu-oom": (
+            LadderStep(at_most={"batch": 4}, why="half the images"),
+            LadderStep(at_most={"batch": 1, "side": 600}, why="smaller images"),
+        ),
+        "shm": (LadderStep(set={"workers": 0}, why="no workers"),),
+    },
+    retries={"crash": 2, "diverged": 2, "gpu-oom": 1},
+    divergence=Divergence(rate_factor="0.25", rates=("rate",)),
+)
+SETTINGS = {"batch": 8, "side": 800, "workers": 2, "rate": 0.4, "name": "x"}
+
+
+def died(*reasons, checkpoint="step-5"):
+    return [
+        Attempt(started="2026-11-22T15:35:00Z", reason=reason, checkpoint=checkpoint)
+        for reason in reasons
+    ]
+
+
+def test_the_first_step_that_changes_something_is_taken():
+    move = next_move(LADDER, SETTINGS, died("gpu-oom"))
+    assert move == Move({**SETTINGS, "batch": 4}, "after gpu-oom: half the images")
+
+
+def test_a_step_below_which_the_user_already_is_is_passed_over():
+    move = next_move(LADDER, {**SETTINGS, "batch": 2}, died("gpu-oom"))
+    assert move.settings == {**SETTINGS, "batch": 1, "side": 600}
+    assert next_move(LADDER, {**SETTINGS, "batch": 2, "side": 500}, died("gpu-oom")).settings == {
+        **SETTINGS, "batch": 1, "side": 500
+    }  # fmt: skip
+
+
+def test_after_the_last_step_it_is_tried_again_as_often_as_allowed():
+    least = {**SETTINGS, "batch": 1, "side": 600}
+    assert next_move(LADDER, least, died("gpu-oom")).why == "after gpu-oom, try 1 of 1"
+    assert next_move(LADDER, least, died("gpu-oom", "gpu-oom")) is None
+
+
+def test_a_setting_may_be_replaced():
+    assert next_move(LADDER, SETTINGS, died("shm")).settings["workers"] == 0
+    assert next_move(LADDER, {**SETTINGS, "workers": 0}, died("shm")) is None
+
+
+def test_a_divergence_lowers_every_rate_and_says_so():
+    move = next_move(LADDER, SETTINGS, died("diverged"))
+    assert (move.settings["rate"], move.rate_factor) == (0.1, 0.25)
+    assert move.why == "after diverged, try 1 of 2: the learning rate times 0.25"
+
+
+def test_divergences_are_counted_whatever_came_between():
+    assert next_move(LADDER, SETTINGS, died("diverged", "crash", "diverged")) is not None
+    assert next_move(LADDER, SETTINGS, died("diverged", "crash", "diverged", "diverged")) is None
+
+
+def test_deaths_without_a_new_checkpoint_are_counted_in_a_row():
+    assert next_move(LADDER, SETTINGS, died("crash", "crash")).why == "after crash, try 2 of 2"
+    assert next_move(LADDER, SETTINGS, died("crash", "crash", "crash")) is None
+    later = [*died("crash", "crash"), *died("crash", checkpoint="step-9")]
+    assert next_move(LADDER, SETTINGS, later).why == "after crash, try 1 of 2"
+
+
+@pytest.mark.parametrize("reason", ["data", "hang", "check-failed", "engine-lost", "open-files"])
+def test_what_the_recipe_does_not_name_ends_the_run(reason):
+    assert next_move(LADDER, SETTINGS, died(reason)) is None
+
+
+def test_what_is_remembered_are_the_settings_of_the_memory_steps():
+    assert memory_settings(LADDER) == ("batch", "side")
