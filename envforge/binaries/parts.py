@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from envforge.binaries import names
@@ -20,6 +20,8 @@ stand in 3 of 208."""
 _FIRST_LOOK = 1 << 10
 _SECOND_LOOK = 1 << 14
 """How much of an image is unpacked to find a name that tells: most tell in the first kilobyte."""
+_LARGEST_STUB = 1 << 11
+"""Bytes; measured: 1072 and 1256 (CUDA 11.8)."""
 
 
 class Code(NamedTuple):
@@ -85,7 +87,7 @@ class _Seen(NamedTuple):
 def sort_fatbins(content: Content, fatbins: Iterable[Fatbin], file_role: Role) -> tuple[Part, ...]:
     """Return the parts of a file whose name says ``file_role``."""
     if file_role in VENDOR:
-        return _parts((file_role, codes_of(fatbin)) for fatbin in fatbins)
+        return _parts((file_role, codes) for codes in _vendors(content, fatbins))
     seen = [row for fatbin in fatbins if (row := _first_look(content, fatbin)) is not None]
     if file_role == "linear-algebra":
         return _linear_algebra(seen)
@@ -132,6 +134,26 @@ def _first_look(content: Content, fatbin: Fatbin) -> _Seen | None:
     if not found and _holds_none(content, image):
         return None
     return _Seen(codes, image, role_of_kernels(found))
+
+
+def _vendors(content: Content, fatbins: Iterable[Fatbin]) -> Iterator[tuple[Code, ...]]:
+    """Yield the codes of a vendor's fatbins, without what nvcc makes of a source with no kernel.
+
+    libcufftw and libnppc of CUDA 11.8 hold nothing but such a stub, for nvcc's default
+    architecture: taken for code it would make them miss every other. Only what would add to the
+    union is looked at.
+    """
+    rows = [
+        (codes_of(fatbin), max(fatbin.entries, key=lambda image: image.image_size))
+        for fatbin in fatbins
+        if fatbin.headers
+    ]
+    union: set[Code] = set()
+    for codes, image in sorted(rows, key=lambda row: -row[1].image_size):
+        stub = image.image_size <= _LARGEST_STUB
+        if not (stub and not union.issuperset(codes) and _holds_none(content, image)):
+            union.update(codes)
+            yield codes
 
 
 def _holds_none(content: Content, image: Entry) -> bool:

@@ -150,8 +150,14 @@ def test_linear_algebra_is_the_most_common_set_of_its_library(read):
 
 
 def test_a_vendors_library_is_judged_by_the_union(read):
-    library = read(torch(fatbin(sass(50)), fatbin(sass(70))), "libcublas.so.11")
+    library = read(torch(fatbin(sass(50, PLAIN)), fatbin(sass(70, PLAIN))), "libcublas.so.11")
     assert [str(code) for code in library.own.carried()] == ["sm_50", "sm_70"]
+
+
+def test_what_nvcc_makes_of_no_kernel_is_no_code_of_a_vendors(read):
+    library = read(torch(fatbin(sass(52)), fatbin(sass(35, "_Z1kv"))), "libnppc.so.11")
+    assert (library.counts, roles(library)) == ({"sm_52": 1, "sm_35": 1}, {"nvidia": 1})
+    assert read(torch(fatbin(sass(52))), "libcufftw.so.10").parts == ()
 
 
 def test_names_nobody_can_read_leave_the_most_common_set(read, monkeypatch):

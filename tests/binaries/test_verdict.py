@@ -109,8 +109,8 @@ def test_nothing_at_all_supports_nothing(library):
 
 def test_a_package_whose_files_differ_is_partial(library):
     parts = [
-        library(fatbin(sass(50)), name="libcudnn_engines_precompiled.so.9"),
-        library(fatbin(sass(80)), name="libcudnn_ops.so.9"),
+        library(fatbin(sass(50, CUDNN)), name="libcudnn_engines_precompiled.so.9"),
+        library(fatbin(sass(80, CUDNN)), name="libcudnn_ops.so.9"),
     ]
     found = verdict(parts, ComputeCapability(5, 0))
     assert (found.support, [missing.path[-15:] for missing in found.missing]) == (
@@ -124,7 +124,7 @@ def test_what_torch_does_without_lowers_no_verdict(library):
         fatbin(sass(75, TORCH)),
         fatbin(sass(80, "_ZN13pytorch_flash16flash_fwd_kernelEv")),
     )
-    sparse = library(fatbin(sass(80)), name="libcusparseLt.so.0")
+    sparse = library(fatbin(sass(80, "_Z1kv")), name="libcusparseLt.so.0")
     found = verdict([torch, sparse], ComputeCapability(7, 5))
     assert (found.support, found.missing) == ("native", ())
     assert {role.role: role.support for role in found.roles} == {
