@@ -27,10 +27,15 @@ def test_every_release_on_fermi_is_refused_for_two_reasons(gpu):
     lines = [click.unstyle(line) for line in conflict_lines(conflict_of(gpu, torch=">=1"))]
     wheels = [wheel for wheel in DATABASE.wheels if wheel.torch[0] != "0"]
     sources = len({wheel.source for wheel in wheels})
+    builds = [*DATABASE.conda_builds, *(b for b in DATABASE.distribution_builds if b.cuda)]
+    shipped = len({build.source for build in builds})
     assert "\n".join(lines) == (
         f"  - none of {len(wheels)} wheels (torch 1.0.0 to 2.15.0) carries code that runs on"
         " compute capability 2.0\n"
         f"    kernels · third-party · {sources} sources; each rule with its own: --json\n"
+        f"  - none of {len(builds)} builds (torch 1.6.0 to 2.13.0) of conda-forge and distribution"
+        " carries code that runs on compute capability 2.0\n"
+        f"    shipped-kernels · upstream · {shipped} sources; each rule with its own: --json\n"
         "  - PyTorch's kernels use warp shuffles (__shfl), which Fermi (2.x) does not have\n"
         "    pytorch-kernels-need-shfl · inferred · pytorch issue 4557"
         " (https://github.com/pytorch/pytorch/issues/4557)\n"

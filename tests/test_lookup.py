@@ -259,7 +259,7 @@ def wheel(torch: str, variant: str | None = None):
         ("2.15.0", "8.9", ()),
         ("1.12.1", "3.7", ()),  # sm_35 in one half of the fatbins, sm_37 in the other
         ("1.0.1", "8.6", ("cudnn-none",)),
-        ("1.0.1", "7.5", ()),
+        ("1.0.1", "7.5", ("cuda-9-on-turing",)),
         ("1.3.1", "3.7", ()),
     ],
 )
@@ -272,10 +272,17 @@ def test_what_was_not_measured_is_no_risk():
     assert wheel_risks(DATABASE, wheel("2.12.0"), card("7.5")) == ()
 
 
-def test_conda_forges_cudnn_leaves_kepler_behind():
-    build = DATABASE.conda_builds[0]
-    assert conda_risks(DATABASE, build, card("3.5")) == ("cudnn-none",)
-    assert conda_risks(DATABASE, build, card("6.1")) == ()
+# conda-forge/pytorch-cpu-feedstock: 1.12.1 with CUDA 10.2 pins cudnn 7, 2.4.0 with 11.8 cudnn 8,
+# 2.13.0 with 12.9 cudnn 9 without an upper bound.
+@pytest.mark.parametrize(
+    ("torch", "cuda", "lacking"),
+    [("1.12.1", "10.2", ()), ("2.4.0", "11.8", ("3.5",)), ("2.13.0", "12.9", ("3.5", "6.1"))],
+)
+def test_the_newest_cudnn_a_conda_build_accepts_is_judged(torch, cuda, lacking):
+    found = [row for row in DATABASE.conda_builds if (row.torch, row.cuda) == (torch, cuda)]
+    for capability in ("3.5", "6.1", "7.5"):
+        risks = conda_risks(DATABASE, found[0], card(capability))
+        assert risks == (("conda-cudnn-none",) if capability in lacking else ())
 
 
 def test_a_release_comes_with_its_notes():

@@ -91,9 +91,10 @@ def compile_yaml(data: Path = DATA) -> models.Database:
         releases=tables["releases"],
         wheels=tables["wheels"],
         distribution_builds=builds.distribution,
-        conda_builds=builds.conda_forge,
+        conda_builds=tables["conda"],
         platforms=tables["platforms"],
         rules=tables["rules"],
+        risks=tables["risks"],
         variant_index=builds.variant_index,
         repository=builds.repository,
         requirement_table=_encode(tables["requirements"]),
@@ -125,6 +126,7 @@ def _kind_of(path: Path) -> Any:
     return {
         "architectures": models.Architecture,
         "builds": BuildTable,
+        "conda": models.CondaBuild,
         "cudnn": _vendor().CudnnTable,
         "devices": DeviceTable,
         "drivers": models.DriverBranch,
@@ -135,6 +137,7 @@ def _kind_of(path: Path) -> Any:
         "profiles": Profile,
         "releases": models.TorchRelease,
         "requirements": models.RequirementSet,
+        "risks": models.Risk,
         "rules": models.Rule,
         "submodules": _submodule_table(),
         "toolkits": models.CudaToolkit,
@@ -168,6 +171,5 @@ class BuildTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """The file ``builds.yaml``."""
 
     distribution: tuple[models.DistributionBuild, ...]
-    conda_forge: tuple[models.CondaBuild, ...]
     variant_index: models.Index
     repository: models.Repository

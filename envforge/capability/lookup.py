@@ -17,7 +17,6 @@ from envforge.capability.models import (
     TorchRelease,
     Wheel,
     in_range,
-    parse_range,
 )
 from envforge.capability.names import marketing_names, normalise
 from envforge.errors import AmbiguousName, UnknownName, UsageError
@@ -357,15 +356,33 @@ def wheel_risks(database: Database, wheel: Wheel, card: ComputeCapability) -> tu
         "cudnn": cudnn_support(database, wheel, card),
         "linalg": wheel.linalg.support_on(card) if wheel.linalg else None,
     }
-    return tuple(f"{part}-{support}" for part, support in found.items() if support not in _FINE)
+    parts = (f"{part}-{support}" for part, support in found.items() if support not in _FINE)
+    return (*parts, *seen_risks(database, wheel.cuda, card))
 
 
 _FINE = (None, "native")
 
 
+def seen_risks(database: Database, cuda: str, card: ComputeCapability) -> tuple[str, ...]:
+    """Name what was seen to fail with builds of this CUDA on such cards: ids of ``risks.yaml``."""
+    return tuple(
+        risk.id
+        for risk in database.risks
+        if in_range(cuda, risk.cuda) and in_range(str(card), risk.compute_capability)
+    )
+
+
 def conda_risks(database: Database, build: CondaBuild, card: ComputeCapability) -> tuple[str, ...]:
-    """Name what may fail on ``card`` with a build of conda-forge: as :func:`wheel_risks`."""
-    oldest = parse_range(build.cudnn).lower if build.cudnn else ()
-    version = ".".join(map(str, oldest))
-    covered = covers_cudnn(database, version, build.cuda, card) if version else None
-    return ("cudnn-none",) if covered is False else ()
+    """Name what may fail on ``card`` with a build of conda-forge: as :func:`wheel_risks`.
+
+    An installer takes the newest cuDNN that the build accepts: that one is judged.
+    """
+    accepted = (
+        candidate.version
+        for candidate in database.cudnn.builds
+        if in_range(candidate.version, build.cudnn or "<0") and in_range(build.cuda, candidate.cuda)
+    )
+    newest = next(accepted, None)
+    covered = covers_cudnn(database, newest, build.cuda, card) if newest else None
+    lacking = ("conda-cudnn-none",) if covered is False else ()
+    return (*lacking, *seen_risks(database, build.cuda, card))

@@ -176,7 +176,7 @@ class WheelCudnn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     version: Version
     project: Text | None = None
-    """The package it is taken from; None: linked into the wheel's own libraries."""
+    """The package it is taken from; None: the wheel carries it itself, or it is not known."""
     source: Text
 
 
@@ -277,13 +277,14 @@ class DistributionBuild(Fact, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class CondaBuild(Fact, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A CUDA variant of conda-forge's pytorch package; ``torch`` is the newest known for it."""
+    """One CUDA variant of one release in conda-forge's pytorch package."""
 
     torch: Version
     cuda: Version
-    codes: tuple[str, ...]
+    codes: tuple[Code, ...]
     cudnn: Range | None = None
-    """Versions of the channel's cuDNN for this CUDA."""
+    """Versions of cuDNN it was built for and installs; the newest is what an installer takes."""
+    pythons: tuple[Version, ...] = ()
 
 
 class PlatformPython(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -359,6 +360,15 @@ class ReleaseNote(Fact, frozen=True, kw_only=True, forbid_unknown_fields=True):
     text: Text
 
 
+class Risk(Fact, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What was seen to fail with builds of some CUDA on some cards, though their code runs."""
+
+    id: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
+    cuda: Range
+    compute_capability: Range
+    text: Text
+
+
 class Rule(Fact, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A constraint between axes that no single record owns: ``when`` holds, so must ``require``.
 
@@ -420,6 +430,7 @@ class Database(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     conda_builds: tuple[CondaBuild, ...]
     platforms: tuple[Platform, ...]
     rules: tuple[Rule, ...]
+    risks: tuple[Risk, ...]
     variant_index: Index
     repository: Repository
     requirement_table: msgspec.Raw

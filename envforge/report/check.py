@@ -85,7 +85,7 @@ def _route_json(route: Resolution, checked: CheckedCard, database: Database) -> 
         "support": route.support,
         "evidence": route.evidence,
         "command": _command(route, checked, database),
-        "notes": [sentences.note_text(key) for key in route.notes],
+        "notes": [sentences.note_text(key, database.risks) for key in route.notes],
         "gcc": route.gcc,
         "cuda_origin": route.cuda_origin,
         "codes": list(route.codes),
@@ -186,7 +186,11 @@ def _route_lines(route: Resolution, checked: CheckedCard, database: Database) ->
     facts += [f"Python {route.python:<5}" if route.python else "", route.platform or ""]
     line = f"  {kind} {' '.join(filter(None, facts))}".rstrip()
     lines = [f"{line}  {click.style(f'{_support(route)}, {route.evidence}', dim=True)}"]
-    lines += [f"  {'':<14} ! {sentences.note_text(key)}" for key in route.notes if key != "cpu"]
+    lines += [
+        f"  {'':<14} ! {sentences.note_text(key, database.risks)}"
+        for key in route.notes
+        if key != "cpu"
+    ]
     lines.append(f"  {'':<14} $ {_command(route, checked, database)}")
     return lines
 

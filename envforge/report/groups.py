@@ -16,6 +16,8 @@ _EACH = 4
 _TEXTS = {
     "kernels": "none of {count} wheels (torch {torch}) carries code that runs on compute"
     " capability {compute_capability}",
+    "shipped-kernels": "none of {count} builds (torch {torch}) of {route} carries code that"
+    " runs on compute capability {compute_capability}",
     "torch-cuda": "{count} releases (torch {torch}) compile only with the CUDA of their time, each"
     " within {range}",
     "torch-capability": "{count} releases (torch {torch}) can be built only for compute capability"
@@ -101,7 +103,7 @@ def _span(values: list[str]) -> str:
     if all(value[0] in "<>" for value in distinct):
         return _around(distinct)
     versions = sorted({word for value in distinct for word in _versions(value)}, key=version_key)
-    return f"{versions[0]} to {versions[-1]}" if versions else ""
+    return f"{versions[0]} to {versions[-1]}" if versions else " and ".join(sorted(distinct))
 
 
 def _versions(value: str) -> list[str]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable
 
+from envforge.capability.models import Risk
 from envforge.resolver.model import Broken, Relaxation, Request, Resolution, Toolkits
 
 _RULES = {
     "kernels": "torch {torch}'s {variant} wheel carries {codes}: none of it runs on compute"
     " capability {compute_capability}",
+    "shipped-kernels": "{route}'s build of torch {torch} for CUDA {cuda} carries {codes}: none"
+    " of it runs on compute capability {compute_capability}",
     "tegra": "compute capability {compute_capability} is found on Jetson boards only; every build"
     " known here is for x86-64 machines",
     "nvcc": "nvcc compiles for compute capability {compute_capability} ({architecture}) only with"
@@ -32,6 +36,8 @@ _NOTES = {
     "not-built-yet": "platform rendered and checked against the data, not built yet by anybody",
     "cpu": "computes on the CPU, not on a card",
     "cudnn-none": "its cuDNN has no code for this card: torch.backends.cudnn.enabled = False",
+    "conda-cudnn-none": "the newest cuDNN it accepts has no code for this card:"
+    " torch.backends.cudnn.enabled = False",
     "cudnn-partial": "its cuDNN has code for this card only in part",
     "cudnn-ptx-jit": "its cuDNN carries only PTX for this card",
     "linalg-none": "its linear algebra (torch.linalg) has no code for this card",
@@ -45,9 +51,10 @@ def rule_text(rule: Broken) -> str:
     return _RULES[rule.kind].format(**dict(rule.facts))
 
 
-def note_text(key: str) -> str:
-    """Say what a note of a resolution warns of."""
-    return _NOTES[key]
+def note_text(key: str, risks: Iterable[Risk] = ()) -> str:
+    """Say what a note of a resolution warns of; ``risks`` of the database word their own."""
+    words = {risk.id: f"{risk.text} [{risk.source}]" for risk in risks}
+    return words.get(key) or _NOTES.get(key) or f"known risk {key}: envforge check tells more"
 
 
 def toolkit_lines(toolkits: Toolkits, request: Request) -> list[str]:
@@ -109,6 +116,7 @@ def route_command(resolution: Resolution, card: str | None, index: str = "") -> 
         return shlex.join([*_pip(resolution), f"torch=={resolution.torch}", "--index-url", url])
     if resolution.route == "conda-forge":
         packages = [f"pytorch={resolution.torch}", f"cuda-version={resolution.cuda}"]
+        packages += [f"python={resolution.python}"] if resolution.python else []
         return shlex.join(["conda", "install", "-c", "conda-forge", *packages])
     if resolution.route == "distribution":
         return shlex.join(["apt", "install", str(resolution.package)])

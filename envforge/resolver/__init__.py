@@ -48,6 +48,7 @@ _SPECIFIC_FIRST = (
     "last-driver",
     "torch-capability",
     "kernels",
+    "shipped-kernels",
     "nvcc",
     "torch-cuda",
     "general",

@@ -146,16 +146,18 @@ def python_of_tag(tag: str) -> str:
 
 
 def _conda(search: Search) -> Iterator[Candidate]:
-    request = search.request
-    if request.placed or request.platform or request.python:
-        return  # the channel brings its own Python; which ones is not recorded
+    request, ground = search.request, search.ground
+    if request.placed or request.platform:
+        return  # the channel brings its own base
     for build in search.database.conda_builds:
-        if build.torch == search.release.version and search.ground.accepts_cuda(build.cuda):
-            risks = conda_risks(search.database, build, search.ground.card.compute_capability)
+        if build.torch != search.release.version or not ground.accepts_cuda(build.cuda):
+            continue
+        pythons = [python for python in build.pythons if ground.accepts_python(python)]
+        if pythons:
             shipped = _shipped(search, "conda-forge", build)
-            if shipped.support != "none":
-                shipped = replace(shipped, notes=(*shipped.notes, *risks))
-                yield Candidate(shipped, search.ground.driver(build.cuda))
+            risks = conda_risks(search.database, build, ground.card.compute_capability)
+            notes = (*shipped.notes, *risks)
+            yield _judged(search, build, replace(shipped, notes=notes, python=pythons[-1]))
 
 
 def _distribution(search: Search) -> Iterator[Candidate]:
@@ -167,14 +169,20 @@ def _distribution(search: Search) -> Iterator[Candidate]:
             continue
         if not (ground.accepts_cuda(build.cuda) and ground.accepts_python(build.python)):
             continue
-        shipped = _shipped(search, "distribution", build)
-        if shipped.support != "none":
-            place = {"python": build.python, "platform": build.platform, "package": build.package}
-            yield Candidate(replace(shipped, **place), ground.driver(build.cuda))
+        place = {"python": build.python, "platform": build.platform, "package": build.package}
+        yield _judged(search, build, replace(_shipped(search, "distribution", build), **place))
+
+
+def _judged(
+    search: Search, build: CondaBuild | DistributionBuild, shipped: Resolution
+) -> Candidate:
+    broken = rules.shipped_kernels(build, shipped)
+    driver = search.ground.driver(build.cuda) if build.cuda else ()
+    return Candidate(shipped, (*broken, *driver))
 
 
 def _shipped(search: Search, route: RouteKind, build: CondaBuild | DistributionBuild) -> Resolution:
-    """Judge a build that somebody else ships; support ``none``: it is no candidate."""
+    """Describe a build that somebody else ships."""
     capability = search.ground.card.compute_capability
     support = best_support([DeviceCode.parse(code) for code in build.codes], capability)
     return Resolution(

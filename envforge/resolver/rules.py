@@ -11,15 +11,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from envforge.capability.lookup import Card, driver_floor
 from envforge.capability.models import (
     Architecture,
+    CondaBuild,
     CudaToolkit,
     Database,
+    DistributionBuild,
     Fact,
     Platform,
     TorchRelease,
     Wheel,
     in_range,
 )
-from envforge.resolver.model import Broken
+from envforge.resolver.model import Broken, Resolution
 from envforge.values import version_key
 
 Refused = Mapping[str, tuple[Broken, ...]]
@@ -54,6 +56,25 @@ def kernels(wheel: Wheel, card: Card) -> Iterator[Broken]:
             codes=" ".join(wheel.codes),
             compute_capability=str(card.compute_capability),
         )
+
+
+def shipped_kernels(
+    build: CondaBuild | DistributionBuild, shipped: Resolution
+) -> tuple[Broken, ...]:
+    """The kernels of a build that somebody else ships must run on the card."""
+    if shipped.support != "none":
+        return ()
+    rule = _broken(
+        f"{shipped.route}-{build.torch}-cuda-{build.cuda}-kernels",
+        "shipped-kernels",
+        build,
+        route=shipped.route,
+        torch=build.torch,
+        cuda=str(build.cuda),
+        codes=" ".join(build.codes),
+        compute_capability=str(shipped.compute_capability),
+    )
+    return (rule,)
 
 
 def driver(
