@@ -1,11 +1,13 @@
 """Check and clean the folders MaskTextSpotter trains and tests on.
 
-    python dataset.py check --data DATA --datasets synthtext_train,icdar_2013_test
-    python dataset.py clean --data DATA --datasets synthtext_train --out CLEANED
+    python dataset.py check DATA synthtext_train,icdar_2013_test
+    python dataset.py clean SOURCE DATA synthtext_train
 
 ``check`` reads every line of ground truth and opens images; each fault is one line
-``FILE:LINE: what``; exit code 1 when there is any. ``clean`` changes nothing in DATA: it writes
-the labels and the list anew below CLEANED and links the images.
+``fault: FILE:LINE: what``; exit code 1 when there is any. Of a name that ends in ``?`` only what is
+there is checked. ``clean`` changes nothing in SOURCE: it writes the labels and the list anew below
+DATA and links the images. Both end with ``data: {json}``; its ``items`` are the images of the
+first set.
 
 Upstream parses labels only when an image's turn comes: a bad line stops a run after hours, and a
 bad line of the test set after the last iteration (icdar2013's ``$5,000`` does).
@@ -15,6 +17,7 @@ Runs on Python 3.5 and later; Pillow, which upstream needs, where it is there.
 import argparse
 import collections
 import io
+import json
 import os
 import sys
 
@@ -216,52 +219,57 @@ def _write(path, text):
         stream.write(text)
 
 
-def shown(faults, most, stream):
-    """Print the first ``most`` faults; return how many there were."""
+def say(faults, word, most):
+    """Print the first ``most`` of them; return how many there were."""
     count = 0
     for fault in faults:
         count += 1
         if count <= most:
             place = "{}:{}".format(fault.path, fault.line) if fault.line else fault.path
-            stream.write("{}: {}\n".format(place, fault.text))
+            print("{}: {}: {}".format(word, place, fault.text))
     if count > most:
-        stream.write("... and {} more\n".format(count - most))
+        print("{}: ...: and {} more".format(word, count - most))
     return count
+
+
+def checked(data, datasets, open_images=2000, most=50):
+    """Print the faults of each dataset, and what they hold; return the number of faults."""
+    total, sets = 0, collections.OrderedDict()
+    for name in datasets:
+        layout = LAYOUTS[name.rstrip("?")]
+        if name.endswith("?") and not os.path.exists(os.path.join(data, layout.images)):
+            continue
+        summary = Summary()
+        total += say(check(data, name.rstrip("?"), open_images, summary), "fault", most)
+        sets[name.rstrip("?")] = vars(summary)
+    first = next(iter(sets.values()), {"images": 0})
+    print("data: " + json.dumps({"items": first["images"], "sets": sets}))
+    return total
+
+
+def cleaned(source, data, datasets, most=50):
+    for name in datasets:
+        if os.path.exists(os.path.join(source, LAYOUTS[name].images)):
+            say(clean(source, name, data), "cleaned", most)
+    return 0
 
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("action", choices=["check", "clean"])
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--datasets", required=True, help="names as in DATASETS.TRAIN, by commas")
-    parser.add_argument("--out", help="where the clean copy goes (clean)")
-    parser.add_argument("--open", type=int, default=2000, help="images to open in each set (check)")
-    parser.add_argument("--faults", type=int, default=50, help="faults to print")
+    actions = parser.add_subparsers(dest="action")
+    for action, folders in (("check", ["data"]), ("clean", ["source", "data"])):
+        one = actions.add_parser(action)
+        for folder in folders:
+            one.add_argument(folder)
+        one.add_argument("datasets", help="names as in DATASETS.TRAIN, by commas")
     options = parser.parse_args(arguments)
-    unknown = sorted(set(options.datasets.split(",")) - set(LAYOUTS))
+    names = options.datasets.split(",")
+    unknown = sorted(set(name.rstrip("?") for name in names) - set(LAYOUTS))
     if unknown:
         parser.error("no dataset {}; there are {}".format(", ".join(unknown), ", ".join(sorted(LAYOUTS))))
     if options.action == "clean":
-        for name in options.datasets.split(","):
-            changed = shown(clean(options.data, name, options.out), options.faults, sys.stdout)
-            print("cleaned: {}: {} changes".format(name, changed))
-        return 0
-    return 1 if checked(options.data, options.datasets.split(","), options.open, options.faults) else 0
-
-
-def checked(data, datasets, open_images, most):
-    """Print the faults and a summary of each dataset; return the number of faults."""
-    total = 0
-    for name in datasets:
-        summary = Summary()
-        found = shown(check(data, name, open_images, summary), most, sys.stdout)
-        total += found
-        print(
-            "checked: {}: {} images, {} words ({} skipped), {} characters, {} faults".format(
-                name, summary.images, summary.words, summary.skipped, summary.characters, found
-            )
-        )
-    return total
+        return cleaned(options.source, options.data, names)
+    return 1 if checked(options.data, names) else 0
 
 
 if __name__ == "__main__":

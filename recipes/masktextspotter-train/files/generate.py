@@ -1,6 +1,6 @@
 """Draw a small data set in SynthText's form, so that a training can be tried with no download.
 
-    python generate.py --data DATA --images 40 --test-images 4 --seed 1
+    python generate.py DATA --images 40 --test-images 4 --seed 1
 
 Words of digits and letters, tilted, in many sizes and colours, on a background of blocks; a
 quadrilateral for each word and for each character. The test set has icdar2013's form, with the
@@ -182,7 +182,7 @@ def icdar2013(dice, folder, options):
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", required=True)
+    parser.add_argument("data")
     parser.add_argument("--images", type=int, default=40)
     parser.add_argument("--test-images", type=int, default=4)
     parser.add_argument("--words", type=int, default=8, help="tried for each image; SynthText has 8.5")
@@ -192,7 +192,7 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     synthtext(Dice(options.seed), os.path.join(options.data, "synthtext"), options)
     icdar2013(Dice(options.seed + 1), os.path.join(options.data, "icdar2013"), options)
-    print("drawn: {} images to train on, {} to test on".format(options.images, options.test_images))
+    print('data: {{"items": {}, "test_items": {}}}'.format(options.images, options.test_images))
     return 0
 
 
