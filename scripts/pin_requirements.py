@@ -46,11 +46,11 @@ def tags_of(tag: str) -> list[Tag]:
     return found + list(compatible_tags(version, interpreter, PLATFORMS))
 
 
-def best_file(project: str, tag: str, accepts: Any) -> dict[str, Any]:
+def best_file(project: str, tag: str, accepts: Any, *, yanked: bool = False) -> dict[str, Any]:
     ranks = {known: rank for rank, known in enumerate(tags_of(tag))}
     candidates = []
     for file in files_of(project):
-        if not file["filename"].endswith(".whl") or file.get("yanked"):
+        if not file["filename"].endswith(".whl") or (file.get("yanked") and not yanked):
             continue
         _, version, build, tags = parse_wheel_filename(file["filename"])
         fitting = [ranks[known] for known in tags if known in ranks]
@@ -61,8 +61,9 @@ def best_file(project: str, tag: str, accepts: Any) -> dict[str, Any]:
     return max(candidates, key=lambda candidate: candidate[0])[1]
 
 
-def row_of(project: str, tag: str, accepts: Any) -> dict[str, Any]:
-    file = best_file(project, tag, accepts)
+def row_of(project: str, tag: str, accepts: Any, *, yanked: bool = False) -> dict[str, Any]:
+    """``yanked``: files that were withdrawn count, too, for who names an exact version."""
+    file = best_file(project, tag, accepts, yanked=yanked)
     _, version, _, tags = parse_wheel_filename(file["filename"])
     first = min(tags, key=str)
     return {

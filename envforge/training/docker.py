@@ -11,6 +11,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from envforge.image.engine import Container, Engine, Launch, Mount
+from envforge.recipes.dataset import Said
+from envforge.training.errand import Errand
 from envforge.training.executor import RUN_VARIABLE, Ending
 from envforge.training.job import Job
 from envforge.training.kernel import killed_for_memory, oom_kills
@@ -76,7 +78,7 @@ class DockerExecutor:
             job.argv,
             name=_name(job.run_id),
             user=f"{os.getuid()}:{os.getgid()}",
-            mounts=[Mount(job.files, RECIPE), Mount(job.run_dir, RUN_DIR, read_only=False)],
+            mounts=_mounts(job),
             env=self._environment(job),
             shm_size_mib=job.shm_size_mib,
             memory_mib=job.memory_mib,
@@ -95,7 +97,7 @@ class DockerExecutor:
             self.image,
             (job.python, "-W", "ignore", _PROGRAM, *arguments),
             user=f"{os.getuid()}:{os.getgid()}",
-            mounts=[Mount(program, _PROGRAM), Mount(job.run_dir, RUN_DIR, read_only=False)],
+            mounts=[Mount(program, _PROGRAM), *_mounts(job)],
             env={**_ENVIRONMENT, **job.environment},
             network="none",
             labels={_LABEL: job.run_id},
@@ -104,6 +106,22 @@ class DockerExecutor:
         with self.engine.run(launch) as container:
             text = "\n".join(container.logs())
             return container.wait().code, text
+
+    def carry_out(self, errand: Errand) -> Said:
+        """Run an errand in a container of its own; what it may not write to it cannot."""
+        launch = Launch(
+            self.image,
+            errand.argv,
+            user=f"{os.getuid()}:{os.getgid()}",
+            mounts=[Mount(*mounted) for mounted in errand.mounts],
+            env={**_ENVIRONMENT, **errand.environment},
+            gpus=self.gpus and errand.cards,
+            network="none",
+            workdir=errand.workdir,
+        )
+        with self.engine.run(launch) as container:
+            lines = tuple(container.logs())
+            return Said(container.wait().code, lines)
 
     def clear(self, run_id: str, wait_s: float) -> tuple[str, ...]:
         """Stop and remove the container a dead supervisor left."""
@@ -118,6 +136,11 @@ class DockerExecutor:
         chosen = os.environ.get("CUDA_VISIBLE_DEVICES") if self.gpus else None
         cards = {} if chosen is None else {"CUDA_VISIBLE_DEVICES": chosen}
         return {**_ENVIRONMENT, **cards, **job.environment, RUN_VARIABLE: job.run_id}
+
+
+def _mounts(job: Job) -> list[Mount]:
+    own = [Mount(job.files, RECIPE), Mount(job.run_dir, RUN_DIR, read_only=False)]
+    return own + [Mount(*mounted) for mounted in job.mounts]
 
 
 def _name(run_id: str) -> str:

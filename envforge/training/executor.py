@@ -7,6 +7,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from envforge.recipes.dataset import Said
+from envforge.training.errand import Errand
 from envforge.training.job import Job
 
 RUN_VARIABLE = "ENVFORGE_RUN"
@@ -57,6 +59,9 @@ class Executor(Protocol):
 
         Returns its exit code and both streams; an EnvforgeError where it cannot be started.
         """
+
+    def carry_out(self, errand: Errand) -> Said:
+        """Run a small program to its end; an EnvforgeError where it cannot be started."""
 
     def clear(self, run_id: str, wait_s: float) -> tuple[str, ...]:
         """Stop what a dead supervisor left running for this run; name what was stopped."""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from envforge.recipes.document import CheckpointRule
 from envforge.recipes.ladder import Ladder
@@ -55,6 +55,14 @@ class Result:
     equals: bool | int | str
 
 
+class Mounted(NamedTuple):
+    """A folder of this machine, and where a container sees it; a local training sees it itself."""
+
+    source: Path
+    target: str
+    read_only: bool = True
+
+
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """One training, ready to start: plain values, no recipe and no lock."""
@@ -67,6 +75,8 @@ class Job:
     """The interpreter that has the torch, as the place of execution sees it."""
     files: Path
     """The recipe's files on this machine."""
+    mounts: tuple[Mounted, ...] = ()
+    """What else it sees: upstream's code, examples, packages."""
     patterns: LogPatterns
     result: Result | None = None
     checkpoints: str

@@ -15,6 +15,8 @@ from pathlib import Path
 import psutil
 
 from envforge.errors import RunFailed
+from envforge.recipes.dataset import Said
+from envforge.training.errand import Errand
 from envforge.training.executor import RUN_VARIABLE, Ending
 from envforge.training.job import Job
 from envforge.training.kernel import killed_for_memory, oom_kills
@@ -150,6 +152,23 @@ class LocalExecutor:
             raise RunFailed(f"cannot start {job.python}", because=(str(error),)) from error
         code = answer.returncode if answer.returncode >= 0 else 128 - answer.returncode
         return code, answer.stdout.decode("utf-8", errors="replace")
+
+    def carry_out(self, errand: Errand) -> Said:
+        """Run an errand; RunFailed where its program cannot be started."""
+        try:
+            answer = subprocess.run(
+                errand.argv,
+                cwd=errand.workdir,
+                env={**os.environ, **errand.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                check=False,
+            )
+        except OSError as error:
+            raise RunFailed(f"cannot start {errand.argv[0]}", because=(str(error),)) from error
+        code = answer.returncode if answer.returncode >= 0 else 128 - answer.returncode
+        return Said(code, tuple(answer.stdout.decode("utf-8", errors="replace").splitlines()))
 
     def clear(self, run_id: str, wait_s: float) -> tuple[str, ...]:
         """Stop the processes that carry this run's id in their environment."""

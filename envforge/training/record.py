@@ -25,7 +25,7 @@ from envforge.training.job import Reason
 RECORD = "run.json"
 LOG = "log.txt"
 _LOCK = ".run.lock"
-_OURS = re.compile(r"\.run\.(?:lock|json\..*)\Z")
+_OURS = re.compile(r"\.run\.(?:lock|json\..*)\Z|stage\.json\Z")
 SERIES = "series.jsonl"
 
 State = Literal["PENDING", "RUNNING", "SUCCEEDED", "FAILED", "CANCELLED"]
