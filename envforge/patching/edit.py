@@ -25,6 +25,8 @@ import sys
 from typing import Any, Dict, List, Optional, Sequence
 
 Edit = Dict[str, Any]
+DOES_NOT_FIT = "patch does not fit"
+"""How the line begins that says so, for who reads it in the log of a build."""
 
 
 class DoesNotFit(Exception):
@@ -94,12 +96,12 @@ def _replace(files: Tree, edit: Edit) -> str:
     if _stands(text, edit):
         return "already applied"
     _check_hash(files.found[edit["file"]], edit.get("sha256"))
-    new, found = re.subn(edit["find"], edit["replace"], text, flags=re.MULTILINE)
+    found = len(re.findall(edit["find"], text, re.MULTILINE))
     if found != edit["sites"]:
         raise DoesNotFit(
             "{!r} must match {} times, it matches {}".format(edit["find"], edit["sites"], found)
         )
-    files.texts[edit["file"]] = new
+    files.texts[edit["file"]] = re.sub(edit["find"], edit["replace"], text, flags=re.MULTILINE)
     return "applied"
 
 
@@ -149,7 +151,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         lines = apply_edits(tree, document)
     except DoesNotFit as error:
-        sys.stderr.write("patch does not fit: {}\n".format(error))
+        sys.stderr.write("{}: {}\n".format(DOES_NOT_FIT, error))
         return 1
     sys.stdout.write("".join(line + "\n" for line in lines))
     return 0

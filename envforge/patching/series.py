@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
@@ -34,6 +34,8 @@ class Axes(TypedDict, total=False):
     """Compute capability of the card: ``3.0``."""
     cudnn: str | None
     platform: str | None
+    switches: Mapping[str, str]
+    """Of upstream's build: ``USE_DISTRIBUTED: "0"``."""
 
 
 class Condition(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -46,12 +48,16 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     capability: Range | None = None
     cudnn: Range | None = None
     platform: tuple[Text, ...] = ()
+    unless: dict[Text, Text] = {}
+    """Switches of upstream's build, each of which makes the patch needless."""
 
     def holds(self, torch: str, axes: Axes) -> bool:
         """Tell whether a plan meets it; an axis the plan does not have is not met."""
         if not in_range(torch, self.torch):
             return False
         if self.platform and axes.get("platform") not in self.platform:
+            return False
+        if set(self.unless.items()) & set(axes.get("switches", {}).items()):
             return False
         bounds = {
             "cuda": self.cuda,
@@ -83,8 +89,11 @@ class Edit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     def __post_init__(self) -> None:
         _refuse_escape(self.file)
-        re.compile(self.find)
-        re.compile(self.applied or "")
+        try:
+            re.compile(self.find).sub(self.replace, "")
+            re.compile(self.applied or "")
+        except (re.error, IndexError) as error:
+            raise ValueError(f"{self.file}: not a pattern: {error}") from error
 
 
 class AddedFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
