@@ -151,12 +151,12 @@ def convert(word_boxes, char_boxes, texts):
 
 
 def quads(boxes):
-    """(2, 4, n) or, for one, (2, 4) coordinates -> n lists x1, y1, ..., x4, y4."""
+    """(2, 4, n) or, for one, (2, 4) coordinates -> n lists x1, y1, ..., x4, y4, as written."""
     xs, ys = boxes
     if not hasattr(xs[0], "__len__"):
         xs, ys = [[x] for x in xs], [[y] for y in ys]
     return [
-        [int(round(float(value))) for corner in range(4) for value in (xs[corner][n], ys[corner][n])]
+        [str(int(round(float(value)))) for corner in range(4) for value in (xs[corner][n], ys[corner][n])]
         for n in range(len(xs[0]))
     ]
 
