@@ -16,9 +16,11 @@ from envforge.capability.lookup import (
     find_platform,
     memory_of,
     notes_of,
+    pip_arguments,
     releases_matching,
     wheel_risks,
 )
+from envforge.capability.models import in_range
 from envforge.capability.names import keys_of, marketing_names
 from envforge.errors import AmbiguousName, EnvforgeError, UnknownName, UsageError
 from envforge.values import ComputeCapability
@@ -299,3 +301,58 @@ def test_a_release_comes_with_its_notes():
 def test_a_release_has_its_torchvision(torch, torchvision):
     release = next(row for row in DATABASE.releases if row.version == torch)
     assert release.torchvision == torchvision
+
+
+# pytorch.github.io _get_started/previous-versions.md, "Linux and Windows", torch alone.
+@pytest.mark.parametrize(
+    ("torch", "variant", "typed"),
+    [
+        (
+            "1.2.0",
+            "cu92",
+            "torch==1.2.0+cu92 -f https://download.pytorch.org/whl/torch_stable.html",
+        ),
+        (
+            "1.7.1",
+            "cu110",
+            "torch==1.7.1+cu110 -f https://download.pytorch.org/whl/torch_stable.html",
+        ),
+        (
+            "1.9.1",
+            "cu111",
+            "torch==1.9.1+cu111 -f https://download.pytorch.org/whl/torch_stable.html",
+        ),
+        (
+            "1.10.1",
+            "cu111",
+            "torch==1.10.1+cu111 -f https://download.pytorch.org/whl/cu111/torch_stable.html",
+        ),
+        (
+            "1.12.1",
+            "cu113",
+            "torch==1.12.1+cu113 --extra-index-url https://download.pytorch.org/whl/cu113",
+        ),
+        ("2.3.1", "cu118", "torch==2.3.1 --index-url https://download.pytorch.org/whl/cu118"),
+    ],
+)
+def test_a_variant_is_installed_as_pytorch_told_at_its_time(torch, variant, typed):
+    words = " ".join(pip_arguments(DATABASE, torch, variant))
+    assert words == typed.replace(" -f ", " --find-links ")
+
+
+def test_a_variant_before_1_2_comes_from_its_page_and_nowhere_else():
+    words = pip_arguments(DATABASE, "1.0.1", "cu100")
+    assert words == (
+        "--no-index",
+        "--no-deps",
+        "--find-links",
+        "https://download.pytorch.org/whl/cu100/torch_stable.html",
+        "torch==1.0.1",
+    )
+
+
+def test_every_release_with_variants_has_one_way_to_install_them():
+    for row in DATABASE.wheels:
+        if row.variant:
+            fitting = [i for i in DATABASE.variant_installs if in_range(row.torch, i.torch)]
+            assert len(fitting) == 1, row.torch

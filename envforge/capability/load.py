@@ -95,7 +95,7 @@ def compile_yaml(data: Path = DATA) -> models.Database:
         platforms=tables["platforms"],
         rules=tables["rules"],
         risks=tables["risks"],
-        variant_index=builds.variant_index,
+        variant_installs=builds.variant_installs,
         repository=builds.repository,
         requirement_table=_encode(tables["requirements"]),
         note_table=_encode(tables["notes"]),
@@ -171,5 +171,5 @@ class BuildTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """The file ``builds.yaml``."""
 
     distribution: tuple[models.DistributionBuild, ...]
-    variant_index: models.Index
+    variant_installs: tuple[models.VariantInstall, ...]
     repository: models.Repository

@@ -15,6 +15,7 @@ from envforge.capability.models import (
     Platform,
     ReleaseNote,
     TorchRelease,
+    VariantInstall,
     Wheel,
     in_range,
 )
@@ -194,6 +195,19 @@ def _pip_matcher(option: str, spec: str) -> Callable[[str], bool]:
             hint=f"write it as pip does: {option} '>=1.8,<2'",
         ) from None
     return accepted.contains
+
+
+def install_of(database: Database, torch: str) -> VariantInstall:
+    """Return how the CUDA variants of a release are installed."""
+    return next(row for row in database.variant_installs if in_range(torch, row.torch))
+
+
+def pip_arguments(database: Database, torch: str, variant: str | None) -> tuple[str, ...]:
+    """Return what ``pip install`` is given for a wheel; ``variant`` None is the default one."""
+    if variant is None:
+        return (f"torch=={torch}",)
+    words = install_of(database, torch).arguments
+    return tuple(word.format(torch=torch, variant=variant) for word in words)
 
 
 def releases_matching(database: Database, spec: str | None) -> tuple[TorchRelease, ...]:

@@ -381,11 +381,14 @@ class Rule(Fact, frozen=True, kw_only=True, forbid_unknown_fields=True):
     why: Text
 
 
-class Index(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An index of wheels beside the default one; ``{variant}`` stands for ``cu118`` and so on."""
+class VariantInstall(Fact, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a CUDA variant's wheel of some releases is installed."""
 
-    url: Text
-    source: Text
+    torch: Range
+    arguments: tuple[Text, ...]
+    """What ``pip install`` is given; ``{torch}`` and ``{variant}`` stand for 2.7.1 and cu118."""
+    wheel_alone: bool = False
+    """Nothing but the wheel comes that way: its requirements are the user's to install."""
 
 
 class Repository(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -431,7 +434,7 @@ class Database(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     platforms: tuple[Platform, ...]
     rules: tuple[Rule, ...]
     risks: tuple[Risk, ...]
-    variant_index: Index
+    variant_installs: tuple[VariantInstall, ...]
     repository: Repository
     requirement_table: msgspec.Raw
     note_table: msgspec.Raw

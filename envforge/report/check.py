@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from envforge.capability.lookup import memory_of
+from envforge.capability.lookup import memory_of, pip_arguments
 from envforge.capability.models import Database
 from envforge.check import CheckedCard, CheckReport
 from envforge.errors import UsageError
@@ -95,9 +95,8 @@ def _route_json(route: Resolution, checked: CheckedCard, database: Database) -> 
 
 def _command(route: Resolution, checked: CheckedCard, database: Database) -> str:
     flag = checked.card.pci_id or f"sm_{checked.card.compute_capability.number}"
-    return sentences.route_command(
-        route, None if route.route == "cpu" else flag, database.variant_index.url
-    )
+    pip = pip_arguments(database, route.torch, route.variant)
+    return sentences.route_command(route, None if route.route == "cpu" else flag, pip)
 
 
 def check_text(report: CheckReport, database: Database) -> str:

@@ -34,6 +34,7 @@ _RULES = {
 _NOTES = {
     "ptx-jit": "carries no machine code of this card: the driver compiles PTX at first use",
     "not-built-yet": "platform rendered and checked against the data, not built yet by anybody",
+    "wheel-alone": "nothing but the wheel comes that way: numpy and the like are yours to install",
     "cpu": "computes on the CPU, not on a card",
     "cudnn-none": "its cuDNN has no code for this card: torch.backends.cudnn.enabled = False",
     "conda-cudnn-none": "the newest cuDNN it accepts has no code for this card:"
@@ -82,7 +83,7 @@ def relaxation_text(relaxation: Relaxation, request: Request) -> str:
     resolution = relaxation.gives
     if relaxation.drop == "gpu":
         return f"without the card: {summary(resolution)}: {build_command(resolution, None)}"
-    command = route_command(resolution, card_flag(request))
+    command = route_command(resolution, card_flag(request), relaxation.pip)
     return f"without --{relaxation.drop}: {summary(resolution)}: {command}"
 
 
@@ -107,13 +108,10 @@ def card_flag(request: Request) -> str | None:
     return request.card.pci_id or f"sm_{request.card.compute_capability.number}"
 
 
-def route_command(resolution: Resolution, card: str | None, index: str = "") -> str:
-    """The command that takes this route. ``index`` is the URL of a variant's own index."""
-    if resolution.route == "wheel":
-        return shlex.join([*_pip(resolution), f"torch=={resolution.torch}"])
-    if resolution.route == "wheel-variant":
-        url = index.format(variant=resolution.variant)
-        return shlex.join([*_pip(resolution), f"torch=={resolution.torch}", "--index-url", url])
+def route_command(resolution: Resolution, card: str | None, pip: Iterable[str]) -> str:
+    """The command that takes this route. ``pip``: what ``pip install`` is given for a wheel."""
+    if resolution.route in ("wheel", "wheel-variant"):
+        return shlex.join([*_pip(resolution), *pip])
     if resolution.route == "conda-forge":
         packages = [f"pytorch={resolution.torch}", f"cuda-version={resolution.cuda}"]
         packages += [f"python={resolution.python}"] if resolution.python else []

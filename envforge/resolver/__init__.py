@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
-from envforge.capability.lookup import find_platform, matcher, releases_matching
+from envforge.capability.lookup import find_platform, matcher, pip_arguments, releases_matching
 from envforge.capability.models import Database, in_range
 from envforge.errors import Unsatisfiable
 from envforge.resolver.candidates import Search, candidates, searches
@@ -213,8 +213,14 @@ def _relaxations(database: Database, request: Request) -> Iterator[Relaxation]:
         relaxed = Request(**{**request._asdict(), part: None})
         found = _cheapest(database, relaxed)
         if found is not None:
-            yield Relaxation(part, found)
+            yield _relaxation(database, part, found)
     if request.card is not None:
         left = cpu_route(database, request._replace(platform=None, python=None))
         if left is not None:
-            yield Relaxation("gpu", left)
+            yield _relaxation(database, "gpu", left)
+
+
+def _relaxation(database: Database, drop: str, gives: Resolution) -> Relaxation:
+    takes_wheel = gives.route in ("wheel", "wheel-variant")
+    pip = pip_arguments(database, gives.torch, gives.variant) if takes_wheel else ()
+    return Relaxation(drop, gives, pip)

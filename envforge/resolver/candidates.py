@@ -12,7 +12,7 @@ from functools import cached_property
 
 from msgspec.structs import replace
 
-from envforge.capability.lookup import conda_risks, releases_matching, wheel_risks
+from envforge.capability.lookup import conda_risks, install_of, releases_matching, wheel_risks
 from envforge.capability.models import (
     CondaBuild,
     Database,
@@ -100,7 +100,11 @@ def _wheels(search: Search, route: RouteKind) -> Iterator[Candidate]:
             cuda=wheel.cuda,
             variant=wheel.variant,
             codes=wheel.codes,
-            notes=(*_jit(support), *wheel_risks(search.database, wheel, capability)),
+            notes=(
+                *_jit(support),
+                *_alone(search, wheel),
+                *wheel_risks(search.database, wheel, capability),
+            ),
         )
         broken = (
             *rules.kernels(wheel, search.ground.card),
@@ -110,6 +114,11 @@ def _wheels(search: Search, route: RouteKind) -> Iterator[Candidate]:
             yield Candidate(resolution, broken)
         else:
             yield from _placed(search, wheel, resolution)
+
+
+def _alone(search: Search, wheel: Wheel) -> tuple[str, ...]:
+    comes_alone = wheel.variant and install_of(search.database, wheel.torch).wheel_alone
+    return ("wheel-alone",) if comes_alone else ()
 
 
 def _jit(support: Support) -> tuple[str, ...]:

@@ -93,6 +93,8 @@ class Relaxation(NamedTuple):
 
     drop: str
     gives: Resolution
+    pip: tuple[str, ...]
+    """What pip is given for it; empty where it takes no wheel."""
 
 
 class Toolkits(NamedTuple):
