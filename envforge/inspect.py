@@ -147,11 +147,11 @@ def opened(target: str, on_event: OnEvent) -> Iterator[Source]:
             shutil.copyfileobj(sys.stdin.buffer, copy)
             copy.flush()
             yield open_path(Path(copy.name), name="standard input", on_event=on_event)
-    elif path.is_file() and is_interpreter(path):
+    elif is_interpreter(path):
         yield open_interpreter(path, on_event)
-    elif path.exists():
+    elif _exists(path):
         yield open_path(path, on_event=on_event)
-    elif target.startswith((".", "/", "~")):
+    elif target.startswith((".", "/", "~")):  # names of images begin with a letter or a digit
         raise UnknownName("file", target, hint="give a library, a wheel, a directory or an image")
     else:
         from envforge.image.contents import open_from_engine  # noqa: PLC0415
@@ -159,3 +159,10 @@ def opened(target: str, on_event: OnEvent) -> Iterator[Source]:
 
         with connect() as engine, tempfile.TemporaryDirectory(prefix="envforge-") as folder:
             yield open_from_engine(engine, target, Path(folder), on_event)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:
+        return True  # in a folder that may not be read: opening it says so

@@ -60,6 +60,16 @@ def test_the_other_commands_answer_in_their_published_forms(capsys):
     check("inspect", answer(capsys, "inspect", str(sample), "--quiet"))
 
 
+@pytest.mark.parametrize("card", [[], ["--gpu", "k40"]])
+def test_kernels_and_differences_have_their_published_forms(capsys, card):
+    first, second = (str(path) for path in sorted(CAPTURES.glob("*.o"))[:2])
+    kernels = answer(capsys, "inspect", first, "--kernels", "axpy", "--quiet", *card)
+    check("inspect-kernels", kernels)
+    difference = answer(capsys, "inspect", "--diff", first, second, "--quiet", *card)
+    assert difference["files"]
+    check("inspect-diff", difference)
+
+
 def test_the_published_form_of_a_recipe_is_the_one_that_is_read():
     schema = json.loads((SCHEMAS / "recipe-1.json").read_text())
     assert schema == recipe_schema(), (

@@ -32,16 +32,16 @@ def content_of(data: bytes) -> Content:
 
 
 @contextmanager
-def open_content(path: Path) -> Iterator[Content]:
-    """Open a file for parsing; what goes wrong inside is an error that names it."""
+def open_content(path: Path, name: str = "") -> Iterator[Content]:
+    """Open a file for parsing; what goes wrong inside is an error that names it, or ``name``."""
     try:
         with path.open("rb", buffering=0) as file:
             descriptor = file.fileno()
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
             yield Content(partial(os.pread, descriptor), os.fstat(descriptor).st_size)
     except OSError as error:
-        raise BinaryError(f"cannot read {path}", because=(str(error.strerror),)) from error
+        raise BinaryError(f"cannot read {name or path}", because=(str(error.strerror),)) from error
     except BinaryError as error:
         raise BinaryError(
-            f"{path}: {error.what}", because=error.because, hint=error.hint
+            f"{name or path}: {error.what}", because=error.because, hint=error.hint
         ) from error

@@ -19,6 +19,7 @@ Format = Literal["elf", "archive", "cubin", "fatbin"]
 
 ELF_MAGIC = b"\x7fELF"
 _ARCHIVE = b"!<arch>\n"
+_FIRST = 16
 _THIN_ARCHIVE = b"!<thin>\n"
 
 _ELF = Struct("<4sBBBBB7xHHIQQQIHHHHHH")
@@ -64,7 +65,7 @@ class Member(NamedTuple):
 
 def identify(content: Content) -> Format:
     """Tell the format by its first bytes; BinaryError if it is none of ours."""
-    start = content.read(min(len(_ARCHIVE), content.size), 0)
+    start = content.read(min(_FIRST, content.size), 0)
     if start.startswith(MAGIC):
         return "fatbin"
     if start.startswith(_ARCHIVE):
@@ -77,9 +78,39 @@ def identify(content: Content) -> Format:
     if header is None:
         raise BinaryError(
             "not a CUDA binary",
-            because=("it is no little-endian ELF64 file, static archive, cubin or fatbin",),
+            because=(_instead(start),),
+            hint="give a library (.so), a wheel, a directory, an image, or an object nvcc made",
         )
     return "cubin" if header.machine == MACHINE_CUDA else "elf"
+
+
+_OTHERS: tuple[tuple[bytes, str], ...] = (
+    (b"\x7fELF\x01", "it is a 32-bit ELF file"),
+    (b"\x7fELF\x02\x02", "it is a big-endian ELF file"),
+    (b"\x7fELF", "it is an ELF file cut off in its header"),
+    (b"MZ", "it is a Windows file (PE), which is not read"),
+    *[
+        (magic, "it is a macOS file (Mach-O), which has no CUDA code")
+        for magic in (b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe")
+    ],
+    *[
+        (magic, "it is packed: unpack it first")
+        for magic in (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ", b"BZh", b"7z\xbc\xaf")
+    ],
+)
+_TEXT = bytes(range(0x20, 0x7F)) + b"\t\n\r\f"
+
+
+def _instead(start: bytes) -> str:
+    """Say what a file is that is none of ours, by its first bytes."""
+    if not start:
+        return "it is empty"
+    for magic, words in _OTHERS:
+        if start.startswith(magic):
+            return words
+    if not start.split(b"\0")[0].strip(_TEXT):
+        return "it is text"
+    return "it is no little-endian ELF64 file, static archive, cubin or fatbin"
 
 
 def read_header(content: Content, start: int, end: int) -> Header | None:

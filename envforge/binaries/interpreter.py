@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 from collections.abc import Iterator
@@ -24,8 +25,8 @@ _PATH = (
 
 
 def is_interpreter(path: Path) -> bool:
-    """Tell an interpreter by its name: ``python3.11``, ``pypy3``."""
-    return _NAME.match(path.name) is not None
+    """Tell an interpreter by its name: ``python3.11``, ``pypy3``; a library folder has it too."""
+    return _NAME.match(path.name) is not None and os.access(path, os.X_OK) and not path.is_dir()
 
 
 def open_interpreter(python: Path, on_event: OnEvent) -> Source:

@@ -56,7 +56,7 @@ def read_kernels(
     """
     found: dict[bytes, set[DeviceCode]] = {}
     unread = 0
-    with open_content(path) as content:
+    with open_content(path, name) as content:
         for entry, code in _images(content, name or str(path), on_event):
             image = names.whole(content, entry)
             unread += not image

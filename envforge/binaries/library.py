@@ -77,7 +77,7 @@ def read_library(path: Path, *, name: str = "") -> Library:
 
     ``name`` stands for the path in the result, for a file unpacked from somewhere else.
     """
-    with open_content(path) as content:
+    with open_content(path, name) as content:
         found = find_fatbins(content, name or str(path))
         return _library(found, sort_fatbins(content, _deciding(found), found.role))
 

@@ -99,7 +99,7 @@ def each(source: Source, read: Callable[[Binary], T], unreadable: list[str]) -> 
         except BinaryError as error:
             if source.alone:
                 raise
-            what = error.what.removeprefix(f"{binary.path}: ")
+            what = error.what.removeprefix(f"{binary.name}: ")
             unreadable.append(": ".join([binary.name, what, *error.because]))
         else:
             yield found
@@ -115,11 +115,18 @@ def open_path(path: Path, *, name: str = "", on_event: OnEvent = ignore) -> Sour
     BinaryError where it cannot be read at all.
     """
     shown = name or str(path)
-    if path.is_dir():
+    if _is_folder(path):
         return Source(shown, _open_directory(path, on_event))
     if _is_zip(path):
         return Source(shown, _open_wheel(path, on_event))
     return Source(shown, [Binary(shown, path)], alone=True)
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError as error:
+        raise BinaryError(f"cannot read {path}", because=(str(error.strerror),)) from error
 
 
 def _is_zip(path: Path) -> bool:
@@ -135,14 +142,23 @@ def _is_zip(path: Path) -> bool:
 
 def _open_directory(path: Path, on_event: OnEvent) -> Iterator[Binary]:
     """Yield every library under ``path`` and under what is installed editable there, once."""
-    seen: set[tuple[int, int]] = set()
+    seen: set[tuple[int, int] | Path] = set()
     for root in (path, *editable_roots(path)):
         for file in _loadable_files(root):
-            status = file.stat()
-            if (status.st_dev, status.st_ino) not in seen:
-                seen.add((status.st_dev, status.st_ino))
+            identity = _identity(file)
+            if identity not in seen:
+                seen.add(identity)
                 on_event(Event("log", str(file.relative_to(root))))
                 yield Binary(str(file), file)
+
+
+def _identity(file: Path) -> tuple[int, int] | Path:
+    """Return what two names of one file have in common."""
+    try:
+        status = file.stat()
+    except OSError:
+        return file
+    return status.st_dev, status.st_ino
 
 
 def _loadable_files(path: Path) -> list[Path]:
@@ -160,7 +176,14 @@ def _loadable_files(path: Path) -> list[Path]:
         if "conda-meta" in folders:  # the base environment keeps the others inside it
             folders[:] = [name for name in folders if name not in ("envs", "pkgs")]
         found += [Path(folder, name) for name in sorted(filter(_LOADABLE.search, files))]
-    return sorted(filter(Path.is_file, found), key=Path.is_symlink) + closed
+    return sorted(filter(_may_be_file, found), key=Path.is_symlink) + closed
+
+
+def _may_be_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:
+        return True  # the reader says why
 
 
 def _open_wheel(path: Path, on_event: OnEvent) -> Iterator[Binary]:

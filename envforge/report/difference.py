@@ -63,7 +63,8 @@ def _library_lines(library: LibraryDifference) -> list[str]:
     alone = "  only in A" if library.second is None else ""
     alone = "  only in B" if library.first is None else alone
     rows = dict(library.roles)
-    if library.images not in rows.values():
+    told = [tuple(map(set, codes)) for codes in rows.values()]
+    if tuple(map(set, library.images)) not in told:
         rows["any image"] = library.images
     return [
         click.style(library.name, bold=True) + alone,

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import json
+import os
 import zipfile
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 
 import pytest
@@ -100,3 +104,100 @@ def test_a_subject_is_read_as_what_it_is(wheel, site_packages):
     library = site_packages / "torch" / "lib" / "libtorch_cuda.so"
     subjects = [read_subject(path) for path in (wheel, site_packages, library)]
     assert [len(found.libraries) for found in subjects] == [1, 1, 1]
+
+
+def test_an_editable_install_is_followed_to_where_it_is(tmp_path):
+    packages = tmp_path / "venv" / "lib" / "python3.11" / "site-packages"
+    project, linked = tmp_path / "my project", tmp_path / "linked"
+    for folder in (packages / "mine-1.dist-info", project / "src", linked):
+        folder.mkdir(parents=True)
+    (project / "src" / "_C.so").write_bytes(LIBRARY)
+    (linked / "_D.so").write_bytes(LIBRARY)
+    document = {"url": project.as_uri(), "dir_info": {"editable": True}}
+    (packages / "mine-1.dist-info" / "direct_url.json").write_text(json.dumps(document))
+    (packages / "other.pth").write_text(f"# a remark\nimport os; os.abort()\n{linked}\n/gone\n")
+    for path in (packages, tmp_path / "venv"):
+        found = read_subject(path)
+        assert [library.path for library in found.libraries] == [
+            *(str(linked / "_D.so"), str(project / "src" / "_C.so")),
+        ]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"url": "file:///x"}', '{"url": 3, "dir_info": {"editable": true}}', "\xff"]
+)
+def test_a_direct_url_that_says_nothing_is_passed_over(tmp_path, text):
+    folder = tmp_path / "site-packages" / "mine-1.dist-info"
+    folder.mkdir(parents=True)
+    (folder / "direct_url.json").write_bytes(text.encode("latin-1"))
+    assert read_subject(tmp_path / "site-packages").libraries == ()
+
+
+def test_the_links_of_a_conda_environment_are_no_second_library(tmp_path):
+    lib = tmp_path / "lib"
+    package = lib / "python3.11" / "site-packages" / "torch" / "lib"
+    other = tmp_path / "envs" / "other" / "lib"
+    for folder in (tmp_path / "conda-meta", package, other):
+        folder.mkdir(parents=True)
+    (lib / "libtorch_cuda.so").write_bytes(LIBRARY)
+    (package / "libtorch_cuda.so").symlink_to(lib / "libtorch_cuda.so")
+    (other / "libtorch_cuda.so").write_bytes(LIBRARY)
+    assert [one.path for one in read_subject(tmp_path).libraries] == [str(lib / "libtorch_cuda.so")]
+    # Asked for the package alone, its link is all there is.
+    assert [one.path for one in read_subject(package).libraries] == [
+        str(package / "libtorch_cuda.so")
+    ]
+
+
+def test_a_folder_without_libraries_and_one_without_code_are_told_apart(tmp_path, site_packages):
+    (site_packages / "torch" / "lib" / "libtorch_cuda.so").unlink()
+    (site_packages / "torch" / "lib" / "libtorch_copy.so").unlink()
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert read_subject(empty).looked_at == 0
+    assert read_subject(site_packages).looked_at == 3
+
+
+@pytest.fixture
+def as_nobody():
+    """Root may read everything, so the test goes on as somebody else; yields a folder of his."""
+    user = os.geteuid()
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        (Path(folder) / "closed").mkdir()
+        (Path(folder) / "closed" / "_D.so").touch()
+        (Path(folder) / "_C.so").write_bytes(LIBRARY)
+        (Path(folder) / "_E.so").write_bytes(LIBRARY)
+        (Path(folder) / "_E.so").chmod(0)
+        (Path(folder) / "closed").chmod(0)
+        if not user:
+            os.seteuid(65534)
+        try:
+            yield Path(folder)
+        finally:
+            os.seteuid(user)
+            (Path(folder) / "closed").chmod(0o755)
+
+
+def test_what_may_not_be_read_is_named_with_the_reason(as_nobody):
+    closed, library = as_nobody / "closed", as_nobody / "_E.so"
+    found = read_subject(as_nobody)
+    assert len(found.libraries) == 1
+    assert found.unreadable == tuple(
+        f"{path}: cannot read {path}: Permission denied" for path in (library, closed)
+    )
+    for path in (library, closed / "_D.so"):
+        with pytest.raises(BinaryError, match="cannot read") as refusal:
+            read_subject(path)
+        assert refusal.value.because == ("Permission denied",)
+
+
+def test_a_wheel_is_told_by_its_bytes_whatever_it_is_called(wheel, tmp_path):
+    copy = tmp_path / "download"
+    copy.write_bytes(wheel.read_bytes())
+    assert len(read_subject(copy).libraries) == 1
+
+
+def test_what_is_unreadable_in_a_wheel_is_named(wheel):
+    (reason,) = read_wheel(wheel).unreadable
+    assert reason.startswith("torch/lib/libscript.so: not a CUDA binary")
