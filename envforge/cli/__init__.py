@@ -17,6 +17,7 @@ _COMMANDS = {
     "list": "The cards, releases, toolkits, platforms and recipes that are known.",
     "build": "Build the PyTorch that runs on it, as a verified image.",
     "run": "Train on it, and get there.",
+    "runs": "The runs there are: look at them, follow, stop, resume.",
 }
 
 

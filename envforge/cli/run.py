@@ -49,14 +49,18 @@ def command(
     twice at once; the same command with --run-dir goes on.
     """
     from envforge.documents import to_json  # noqa: PLC0415 -- --help must not load the database
+    from envforge.events import Event  # noqa: PLC0415
     from envforge.report.errors import error_text  # noqa: PLC0415
     from envforge.report.run import outcome_text, run_progress  # noqa: PLC0415
+    from envforge.report.run_page import try_write_page  # noqa: PLC0415
     from envforge.run import RunRequest, require_success, run  # noqa: PLC0415
 
     flags["device"] = flags["device"] or "auto"
     request = RunRequest(recipe, settings=_pairs(settings), **flags)
     with run_progress(quiet=quiet, verbose=verbose) as on_event:
         record = run(request, on_event)
+        if fault := try_write_page(record):
+            on_event(Event("warning", fault))
     if as_json:  # the record is the whole answer, of a failure too
         click.echo(to_json(record), nl=False)
     try:

@@ -16,7 +16,7 @@ from envforge.events import Event, OnEvent, ignore
 from envforge.training.record import LOG, RECORD, Attempt, RunRecord
 
 _PLAIN_INTERVAL_S = 5.0
-_SPEED = ("seconds_per_step", "left_s")
+_SPEED = ("seconds_per_step", "left_s", "images_per_s", "memory_mib")
 
 
 @contextmanager
@@ -79,14 +79,15 @@ def losses_text(event: Event) -> str:
 
 
 def pace_text(event: Event) -> str:
-    """``8.1 steps/s  34 s left``, as far as it is known."""
+    """``8.1 steps/s  32 images/s  34 s left  1692 MiB``, as far as it is known."""
+    words: dict[str, Callable[[float], str]] = {
+        "seconds_per_step": speed_text,
+        "images_per_s": lambda value: f"{value:.1f} images/s",
+        "left_s": lambda value: f"{duration_text(value)} left",
+        "memory_mib": lambda value: f"{value:.0f} MiB",
+    }
     known = dict(event.numbers)
-    parts = []
-    if "seconds_per_step" in known:
-        parts.append(speed_text(known["seconds_per_step"]))
-    if "left_s" in known:
-        parts.append(f"{duration_text(known['left_s'])} left")
-    return "  ".join(parts)
+    return "  ".join(text(known[name]) for name, text in words.items() if name in known)
 
 
 def speed_text(seconds_per_step: float) -> str:
@@ -164,13 +165,13 @@ def _headline(record: RunRecord) -> str:
         parts.append(f"{last.last_iteration} steps")
     if last.seconds_per_iteration is not None:
         parts.append(speed_text(last.seconds_per_iteration))
-    parts.append(duration_text(sum(map(_seconds, record.attempts))))
+    parts.append(duration_text(sum(map(seconds_of, record.attempts))))
     if len(record.attempts) > 1:
         parts.append(f"{len(record.attempts)} attempts")
     return ", ".join(parts)
 
 
-def _seconds(attempt: Attempt) -> float:
+def seconds_of(attempt: Attempt) -> float:
     """How long an attempt lasted; one whose end nobody saw counts as nothing."""
     begun, ended = (
         datetime.fromisoformat(text.removesuffix("Z"))
@@ -195,5 +196,5 @@ def _loss_rows(attempt: Attempt) -> Iterator[tuple[str, str]]:
 
 
 def _files(record: RunRecord) -> list[str]:
-    names = [RECORD, LOG, record.last.checkpoint, *record.show]
+    names = ["report.html", RECORD, LOG, record.last.checkpoint, *record.show]
     return [name for name in names if name and (Path(record.run_dir) / name).exists()]

@@ -24,7 +24,7 @@ from envforge.training.job import Reason
 
 RECORD = "run.json"
 LOG = "log.txt"
-_LOCK = ".run.lock"
+LOCK = ".run.lock"
 _OURS = re.compile(r"\.run\.(?:lock|json\..*)\Z|stage\.json\Z")
 SERIES = "series.jsonl"
 
@@ -199,7 +199,7 @@ def open_folder(path: Path) -> Iterator[RunFolder]:
     finally:
         begun = (path / RECORD).exists()
         if not begun:
-            (path / _LOCK).unlink(missing_ok=True)
+            (path / LOCK).unlink(missing_ok=True)
         lock.release()
         if not begun and made:
             path.rmdir()
@@ -212,7 +212,7 @@ def _read_whole(path: Path) -> RunRecord | None:
 
 
 def _acquire(path: Path) -> FileLock:
-    lock = FileLock(path / _LOCK, timeout=0)
+    lock = FileLock(path / LOCK, timeout=0)
     try:
         lock.acquire()
     except Timeout:
