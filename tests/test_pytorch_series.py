@@ -376,3 +376,24 @@ def test_what_upstream_mended_is_not_patched_from_that_release_on():
     for patch in load_series():
         if patch.upstream is not None and patch.id != "find-blas-includes-its-check":
             assert not in_range(patch.upstream.release, patch.when.torch), patch.id
+
+
+def lifted_rules() -> dict[str, set[str]]:
+    """What the database says of the patches: patch -> rules that it lifts."""
+    found: dict[str, set[str]] = {}
+    for release in load().releases:
+        for patch in release.source_build.patched_pythons.values():
+            found.setdefault(patch, set()).add(f"torch-{release.version}-python")
+    return found
+
+
+def test_database_and_series_agree_on_what_a_patch_lifts():
+    assert lifted_rules() == {p.id: set(p.lifts) for p in load_series() if p.lifts}
+
+
+def test_a_lifted_python_is_one_the_patch_is_selected_for():
+    for release in load().releases:
+        for python, id_ in release.source_build.patched_pythons.items():
+            chosen = select(load_series(), torch=release.version, python=python)
+            assert id_ in [patch.id for patch in chosen], (release.version, python)
+            assert python not in release.source_build.pythons

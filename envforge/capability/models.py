@@ -140,6 +140,8 @@ class SourceBuild(Fact, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The C++ standard its sources are written in."""
     pythons: tuple[Version, ...] = ()
     """The Pythons upstream published wheels for, or names in its README; empty where not known."""
+    patched_pythons: dict[Version, Text] = {}
+    """Pythons its sources compile on with a patch of the series only: version -> that patch."""
     recommended_cuda: tuple[Version, ...] = ()
     """Toolkits somebody is known to have built this release with for an old card; best first."""
 
