@@ -122,8 +122,10 @@ def test_what_was_mended_is_said_and_checks_clean_and_the_source_is_untouched(tm
     assert code == 0
     assert lines == [
         "cleaned: synthtext/train_gts/8/comma.jpg.txt:1: '5,0!' became '50!'",
-        "cleaned: synthtext/train_gts/8/none.jpg.txt:1: "
-        "dropped: a blank line: upstream stops with ValueError",
+        (
+            "cleaned: synthtext/train_gts/8/none.jpg.txt:1: "
+            "dropped: a blank line: upstream stops with ValueError"
+        ),
         "cleaned: synthtext/train_gts/8/none.jpg.txt: left out: no word to learn",
         "cleaned: synthtext/train_gts/8/plain.jpg.txt:2: 'word' became '###'",
     ]
@@ -158,7 +160,21 @@ def test_synthtext_is_unpacked_labelled_and_listed(tmp_path):
     assert run("synthtext.py", source, data)[1][0] == "unpacked: 0 images"  # nothing twice
 
 
-def test_synthtext_without_pictures_or_room_is_a_fault(tmp_path):
+def test_an_unpacked_synthtext_is_taken_as_it_lies(tmp_path):
+    source, data = tmp_path / "source", tmp_path / "data"
+    picture(source / "SynthText" / "8" / "a.jpg")
+    labels = source / "labels" / "8" / "a.jpg.txt"
+    labels.parent.mkdir(parents=True)
+    labels.write_text(GOOD)
+    code, lines, said = run("synthtext.py", source, data)
+    assert (code, said) == (0, [{"items": 1}])
+    assert lines[:2] == ["taken: 1 images", "taken: 1 label files"]
+    taken = data / "synthtext" / "train_images" / "8" / "a.jpg"
+    assert not taken.is_symlink()
+    assert taken.samefile(source / "SynthText" / "8" / "a.jpg")
+
+
+def test_a_folder_without_synthtext_is_a_fault(tmp_path):
     assert run("synthtext.py", tmp_path, tmp_path / "data")[:2] == (
         1,
         [f"fault: {tmp_path}: neither SynthText.zip nor a folder SynthText is there"],
@@ -214,7 +230,7 @@ def program():
         yield importlib.import_module("synthtext")
     finally:
         sys.path.remove(str(FILES))
-        for name in ("synthtext", "labels"):
+        for name in ("synthtext", "dataset", "labels"):
             del sys.modules[name]
 
 

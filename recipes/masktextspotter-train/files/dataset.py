@@ -6,7 +6,7 @@
 ``check`` reads every line of ground truth and opens images; each fault is one line
 ``fault: FILE:LINE: what``; exit code 1 when there is any. Of a name that ends in ``?`` only what is
 there is checked. ``clean`` changes nothing in SOURCE: it writes the labels and the list anew below
-DATA and links the images. Both end with ``data: {json}``; its ``items`` are the images of the
+DATA; the images become hard links or, where that cannot be, copies. Both end with ``data: {json}``; its ``items`` are the images of the
 first set.
 
 Upstream parses labels only when an image's turn comes: a bad line stops a run after hours, and a
@@ -19,6 +19,7 @@ import collections
 import io
 import json
 import os
+import shutil
 import sys
 
 import labels
@@ -173,7 +174,7 @@ def clean(data, name, out):
             continue
         kept.append(image)
         _write(os.path.join(out, path), "".join("{}\n".format(word) for word in words))
-    _link_images(data, out, layout, kept)
+    _bring_images(data, out, layout, kept)
 
 
 def clean_lines(lines, layout):
@@ -194,16 +195,24 @@ def clean_lines(lines, layout):
     return words, changes
 
 
-def _link_images(data, out, layout, kept):
-    """A set with a list names its images there; the others get a link for each that was kept."""
-    target = os.path.join(out, layout.images)
+def _bring_images(data, out, layout, kept):
+    for name in kept:
+        bring(os.path.join(data, layout.images, name), os.path.join(out, layout.images, name))
     if layout.list:
         _write(os.path.join(out, layout.list), "".join(name + "\n" for name in kept))
-        os.symlink(os.path.realpath(os.path.join(data, layout.images)), target)
-        return
-    os.makedirs(target)
-    for name in kept:
-        os.symlink(os.path.realpath(os.path.join(data, layout.images, name)), os.path.join(target, name))
+
+
+def bring(source, target):
+    """One file under two names; a copy where a container's mounts or another disk forbid that.
+
+    Not a symbolic link: what it points to is not there when the training sees only its data.
+    """
+    if not os.path.isdir(os.path.dirname(target)):
+        os.makedirs(os.path.dirname(target))
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def _lines(path):

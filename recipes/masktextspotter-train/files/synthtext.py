@@ -17,6 +17,7 @@ import shutil
 import sys
 import zipfile
 
+import dataset
 import labels
 
 
@@ -89,12 +90,23 @@ def image_place(name):
 
 
 def images(source, folder):
-    """Unpack the archive, or link the folder that holds the numbered ones."""
-    if os.path.isdir(source):
-        if not os.path.islink(folder) and not os.path.isdir(folder):
-            os.symlink(os.path.realpath(source), folder)
+    """Unpack the archive, or take the files of the folder that holds the numbered ones."""
+    if not os.path.isdir(source):
+        print("unpacked: {} images".format(unpack(source, folder, image_place)))
         return
-    print("unpacked: {} images".format(unpack(source, folder, image_place)))
+    found = list(files(source, image_place))
+    for path, place in found:
+        dataset.bring(path, os.path.join(folder, place))
+    print("taken: {} images".format(len(found)))
+
+
+def files(source, chosen):
+    """Yield (path, place) of the files below a folder that ``chosen`` gives a place to."""
+    for above, _, names in os.walk(source):
+        for name in sorted(names):
+            place = chosen(os.path.join(os.path.basename(above), name))
+            if place:
+                yield os.path.join(above, name), place
 
 
 def copied_labels(source, folder):
@@ -102,15 +114,10 @@ def copied_labels(source, folder):
     if not os.path.isdir(source):
         print("unpacked: {} label files".format(unpack(source, folder, label_name)))
         return
-    count = 0
-    for above, _, files in os.walk(source):
-        for name in files:
-            place = label_name(os.path.join(os.path.basename(above), name))
-            if place:
-                with open(os.path.join(above, name), "rb") as stream:
-                    write(os.path.join(folder, place), stream)
-                count += 1
-    print("copied: {} label files".format(count))
+    found = list(files(source, label_name))
+    for path, place in found:
+        dataset.bring(path, os.path.join(folder, place))
+    print("taken: {} label files".format(len(found)))
 
 
 def converted_labels(index, folder):
@@ -164,8 +171,8 @@ def quads(boxes):
 def write_list(folder):
     """Name the images that have labels, in order."""
     found, missing = [], 0
-    for above, _, files in sorted(os.walk(os.path.join(folder, "train_gts"))):
-        for name in sorted(files):
+    for above, _, names in sorted(os.walk(os.path.join(folder, "train_gts"))):
+        for name in sorted(names):
             image = os.path.join(os.path.basename(above), name[: -len(".txt")])
             if os.path.isfile(os.path.join(folder, "train_images", image)):
                 found.append(image)
