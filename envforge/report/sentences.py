@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterable
 
 from envforge.capability.models import Risk
+from envforge.resolver.lifts import LIFTED
 from envforge.resolver.model import Broken, Relaxation, Request, Resolution, Toolkits
 
 _RULES = {
@@ -55,6 +56,9 @@ def rule_text(rule: Broken) -> str:
 def note_text(key: str, risks: Iterable[Risk] = ()) -> str:
     """Say what a note of a resolution warns of; ``risks`` of the database word their own."""
     words = {risk.id: f"{risk.text} [{risk.source}]" for risk in risks}
+    if key.startswith(LIFTED):
+        patch = key.removeprefix(LIFTED)
+        return f"its sources alone refuse this Python: patch {patch} lifts that rule"
     return words.get(key) or _NOTES.get(key) or f"known risk {key}: envforge check tells more"
 
 

@@ -20,7 +20,7 @@ from envforge.capability.models import (
     TorchRelease,
     Wheel,
 )
-from envforge.resolver import rules
+from envforge.resolver import lifts, rules
 from envforge.resolver.ground import Ground, Place
 from envforge.resolver.model import Broken, Candidate, Request, Resolution, RouteKind
 from envforge.values import DeviceCode, Support, best_support, version_key
@@ -238,11 +238,17 @@ def _source(search: Search) -> Iterator[Candidate]:
             yield search.left(broken)
         else:
             compiling.add(toolkit)
+    lifted = []
     for place in _preferred(search, compiling):
         if place.broken:
             yield search.left(place.broken)
-        else:
-            yield from _compiled(search, place)
+            continue
+        for candidate in _compiled(search, place):
+            if lifts.needs_patch(candidate.resolution):
+                lifted.append(candidate)
+            else:
+                yield candidate
+    yield from lifted  # a Python the sources know is better than one a patch makes them take
 
 
 def _python_rules(search: Search) -> tuple[Broken, ...]:
@@ -290,7 +296,8 @@ def _built(search: Search, place: Place, gcc: str, python: str) -> Resolution:
     codes = [str(DeviceCode("sm", capability))]
     if search.request.ptx:
         codes.append(str(DeviceCode("compute", capability)))
-    notes = () if place.platform.built else ("not-built-yet",)
+    notes: tuple[str, ...] = () if place.platform.built else ("not-built-yet",)
+    notes += lifts.notes_of(search.release, python)
     return Resolution(
         route="source",
         compute_capability=str(capability),

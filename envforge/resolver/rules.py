@@ -176,8 +176,9 @@ def release_gcc(release: TorchRelease, compilers: Iterable[str]) -> Refused:
 
 
 def release_python(release: TorchRelease, pythons: Iterable[str]) -> Refused:
-    """The release must know the Python."""
+    """The release must know the Python, or a patch of the series must lift that."""
     known = release.source_build.pythons
+    lifted = release.source_build.patched_pythons
     rule = _broken(
         f"torch-{release.version}-python",
         "torch-python",
@@ -185,7 +186,7 @@ def release_python(release: TorchRelease, pythons: Iterable[str]) -> Refused:
         torch=release.version,
         pythons=", ".join(known) or "none known",
     )
-    return {python: (rule,) for python in pythons if python not in known}
+    return {python: (rule,) for python in pythons if python not in (*known, *lifted)}
 
 
 def wheel_python(
