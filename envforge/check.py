@@ -82,7 +82,16 @@ def _check_named(
     checked = _judge(database, asked, "--gpu" if gpu else "ENVFORGE_GPU", list_routes)
     if gpu and checked.conflict is not None:
         raise Unsatisfiable(f"no PyTorch of this request computes on {gpu}", checked.conflict)
-    return CheckReport(host, (checked,))
+    return CheckReport(host, (checked._replace(findings=_supposed(database, checked, asked)),))
+
+
+def _supposed(database: Database, checked: CheckedCard, asked: Request) -> tuple[Finding, ...]:
+    """Judge the driver that a named card is supposed to run with."""
+    if asked.driver is None or checked.architecture.tegra:
+        return ()
+    from envforge.hardware.judge import judge_driver  # noqa: PLC0415
+
+    return tuple(judge_driver(asked.driver, checked.architecture, database.drivers))
 
 
 def _check_machine(
@@ -153,8 +162,9 @@ def _judge_detected(
 
     host = found.host
     supposed = host.driver_detected_by == "ENVFORGE_DRIVER"
-    at_hand = host.driver if supposed or is_served(detected, host) else None
-    asked = request._replace(driver=request.driver or at_hand)
+    served = is_served(detected, host)
+    at_hand = host.driver if supposed or served else None
+    asked = request._replace(driver=request.driver or at_hand, driver_holds_card=served)
     checked = _judge(database, asked, detected.detected_by, list_routes)
     own = [row for row in found.findings if row.card is not None and row.card == detected.address]
     judged = judge_card(detected, checked.architecture, host, database.drivers)

@@ -12,12 +12,14 @@ from envforge.capability.models import (
     CudaToolkit,
     Database,
     Device,
+    DriverBranch,
     Platform,
     ReleaseNote,
     TorchRelease,
     VariantInstall,
     Wheel,
     in_range,
+    parse_range,
 )
 from envforge.capability.names import marketing_names, normalise
 from envforge.errors import AmbiguousName, UnknownName, UsageError
@@ -250,6 +252,18 @@ def driver_floor(database: Database, cuda: str) -> str | None:
         if floor
     ]
     return min(floors, key=version_key, default=None)
+
+
+def first_branch(
+    architecture: Architecture, drivers: Sequence[DriverBranch]
+) -> DriverBranch | None:
+    """Derive the first branch that knows the card: that of the first toolkit which compiles for it.
+
+    None where the range has no lower bound, or no branch of the database is that new.
+    """
+    lower = parse_range(architecture.cuda).lower
+    fitting = [row for row in drivers if lower and version_key(row.cuda_max) >= lower[:2]]
+    return min(fitting, key=lambda row: version_key(row.branch), default=None)
 
 
 def notes_of(database: Database, release: str) -> tuple[ReleaseNote, ...]:

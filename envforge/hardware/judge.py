@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from envforge.capability.models import Architecture, DriverBranch, parse_range
+from envforge.capability.lookup import first_branch
+from envforge.capability.models import Architecture, DriverBranch
 from envforge.hardware.cards import DetectedGpu
 from envforge.hardware.finding import Finding
 from envforge.hardware.host import Host
@@ -64,26 +65,29 @@ def is_served(card: DetectedGpu, host: Host) -> bool:
 
 def _branch(
     card: DetectedGpu, architecture: Architecture, host: Host, drivers: Sequence[DriverBranch]
+) -> tuple[Finding, ...]:
+    if is_served(card, host):
+        return ()
+    return tuple(judge_driver(host.driver, architecture, drivers, card.address))
+
+
+def judge_driver(
+    driver: str | None,
+    architecture: Architecture,
+    drivers: Sequence[DriverBranch],
+    address: str | None = None,
 ) -> Iterator[Finding]:
-    driver, last = _key(host.driver), architecture.last_driver_branch
-    if driver is None or is_served(card, host):
+    """Judge by the tables whether a driver serves a card: neither older nor newer than it."""
+    has, last = _key(driver), architecture.last_driver_branch
+    if has is None:
         return
-    facts = {"driver": str(host.driver), "source": architecture.source}
-    if last is not None and driver[0] > version_key(last)[0]:
-        yield Finding("driver-too-new", card.address, {**facts, "last_branch": last})
+    if last is not None and has[0] > version_key(last)[0]:
+        facts = {"driver": str(driver), "source": architecture.source, "last_branch": last}
+        yield Finding("driver-too-new", address, facts)
     first = first_branch(architecture, drivers)
-    if first is not None and driver[0] < version_key(first)[0]:
-        yield Finding("driver-too-old", card.address, {**facts, "first_branch": first})
-
-
-def first_branch(architecture: Architecture, drivers: Sequence[DriverBranch]) -> str | None:
-    """Derive the first branch that knows the card: that of the first toolkit which compiles for it.
-
-    None where the range has no lower bound, or no branch of the database is that new.
-    """
-    lower = parse_range(architecture.cuda).lower
-    fitting = [row.branch for row in drivers if lower and version_key(row.cuda_max) >= lower[:2]]
-    return min(fitting, key=version_key, default=None)
+    if first is not None and has[0] < version_key(first.branch)[0]:
+        facts = {"driver": str(driver), "source": first.source, "first_branch": first.branch}
+        yield Finding("driver-too-old", address, facts)
 
 
 def _module(card: DetectedGpu, architecture: Architecture, host: Host) -> Iterator[Finding]:

@@ -28,6 +28,8 @@ _RULES = {
     "wheel-glibc": "torch {torch}'s wheel needs glibc {glibc} or newer",
     "last-driver": "the last driver for compute capability {compute_capability} is branch {branch};"
     " CUDA {cuda} needs driver {floor}",
+    "first-driver": "compute capability {compute_capability} ({architecture}) is known to drivers"
+    " from branch {branch} on, here is {driver}",
     "driver-at-hand": "CUDA {cuda} needs driver {floor} or newer, here is {driver}",
     "general": "{why}",
 }
@@ -88,6 +90,8 @@ def relaxation_text(relaxation: Relaxation, request: Request) -> str:
     if relaxation.drop == "gpu":
         return f"without the card: {summary(resolution)}: {build_command(resolution, None)}"
     command = route_command(resolution, card_flag(request), relaxation.pip)
+    if relaxation.drop == "driver":
+        return f"with a newer driver: {summary(resolution)}: {command}"
     return f"without --{relaxation.drop}: {summary(resolution)}: {command}"
 
 

@@ -45,6 +45,7 @@ _SPECIFIC_FIRST = (
     "cuda-gcc",
     "torch-gcc",
     "driver-at-hand",
+    "first-driver",
     "last-driver",
     "torch-capability",
     "kernels",

@@ -64,7 +64,7 @@ def searches(database: Database, request: Request) -> Iterator[Search]:
 
 def candidates(search: Search, route: RouteKind) -> Iterator[Candidate]:
     """Yield the candidates of ``route`` for the search's release, best first."""
-    if route != "cpu" and (broken := tuple(rules.desktop(search.ground.architecture))):
+    if route != "cpu" and (broken := search.ground.unserved):
         yield search.left(broken)
     elif route in ("wheel", "wheel-variant"):
         yield from _wheels(search, route)

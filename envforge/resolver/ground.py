@@ -39,6 +39,13 @@ class Ground:
     def architecture(self) -> Architecture:
         return self.database.architectures[str(self.card.compute_capability)]
 
+    @cached_property
+    def unserved(self) -> tuple[Broken, ...]:
+        """What no route can mend: a card of another kind of machine, a driver older than it."""
+        driver = None if self.request.driver_holds_card else self.request.driver
+        desktop = tuple(rules.desktop(self.architecture))
+        return desktop or tuple(rules.driver_of_card(self.database, self.architecture, driver))
+
     def driver(self, cuda: str) -> tuple[Broken, ...]:
         """Apply the driver's rule to programs of this CUDA."""
         found = self._drivers.get(cuda)

@@ -34,6 +34,8 @@ class Request(NamedTuple):
     route: RouteKind | None = None
     driver: str | None = None
     """The driver of the machine that will compute; None assumes the card's last branch."""
+    driver_holds_card: bool = False
+    """The driver is loaded and holds the card: no table is asked whether it knows it."""
     ptx: bool = False
     placed: bool = False
     """A platform of the database must carry it (an image is to be built), not just any machine."""

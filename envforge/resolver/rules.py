@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from envforge.capability.lookup import Card, driver_floor
+from envforge.capability.lookup import Card, driver_floor, first_branch
 from envforge.capability.models import (
     Architecture,
     CondaBuild,
@@ -41,6 +41,24 @@ def desktop(architecture: Architecture) -> Iterator[Broken]:
             architecture,
             compute_capability=architecture.compute_capability,
         )
+
+
+def driver_of_card(
+    database: Database, architecture: Architecture, has: str | None
+) -> Iterator[Broken]:
+    """The driver at hand must not be older than the card itself."""
+    first = first_branch(architecture, database.drivers)
+    if has is None or first is None or version_key(has)[0] >= version_key(first.branch)[0]:
+        return
+    yield _broken(
+        f"compute-{architecture.compute_capability}-first-driver",
+        "first-driver",
+        first,
+        compute_capability=architecture.compute_capability,
+        architecture=architecture.name,
+        branch=first.branch,
+        driver=has,
+    )
 
 
 def kernels(wheel: Wheel, card: Card) -> Iterator[Broken]:

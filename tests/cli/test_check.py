@@ -144,6 +144,25 @@ def test_a_driver_of_another_machine_can_be_named(capsys, monkeypatch):
     assert "wheel" not in [route["kind"] for route in card["routes"]], "CUDA 10.0 needs 410.48"
 
 
+def test_a_card_that_came_after_the_driver_names_the_branch_it_needs(capsys, monkeypatch):
+    monkeypatch.setenv("ENVFORGE_DRIVER", "450.80.02")
+    code, _, err = call(capsys, "check", "--gpu", "rtx4090")
+    assert code == 4
+    assert (
+        "  - compute capability 8.9 (Ada Lovelace) is known to drivers from branch 520 on, here is"
+        " 450.80.02" in err
+    )
+    assert "  with a newer driver: torch 2.15.0 with CUDA 13.2 (route wheel): " in err
+
+
+def test_a_driver_that_dropped_the_card_is_named_with_the_last_branch(capsys, monkeypatch):
+    monkeypatch.setenv("ENVFORGE_DRIVER", "580.65.06")
+    _, out, _ = call(capsys, "check", "--gpu", "k40", "--json")
+    (finding,) = json.loads(out)["cards"][0]["findings"]
+    assert finding["key"] == "driver-too-new"
+    assert finding["facts"]["last_branch"] == "470"
+
+
 def test_an_unexpected_fault_ends_with_exit_1_and_a_log(capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
 

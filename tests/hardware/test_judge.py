@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from envforge.capability.load import load
+from envforge.capability.lookup import first_branch
 from envforge.capability.models import Database
 from envforge.hardware.cards import DetectedGpu
 from envforge.hardware.host import Host
-from envforge.hardware.judge import first_branch, judge_card, judge_host
+from envforge.hardware.judge import judge_card, judge_host
 from envforge.hardware.limits import (
     CONTAINER_TOOLKIT_FLOOR,
     KERNEL_LIMITS,
@@ -82,7 +83,9 @@ def test_a_driver_from_before_the_card_does_not_serve_it(database: Database) -> 
 def test_the_first_branch_is_that_of_the_first_toolkit(
     database: Database, capability: str, branch: str
 ) -> None:
-    assert first_branch(database.architectures[capability], database.drivers) == branch
+    first = first_branch(database.architectures[capability], database.drivers)
+    assert first is not None
+    assert first.branch == branch
 
 
 def test_a_card_that_the_module_holds_is_served_whatever_the_table_says(
