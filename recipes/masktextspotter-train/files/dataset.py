@@ -207,6 +207,8 @@ def bring(source, target):
 
     Not a symbolic link: what it points to is not there when the training sees only its data.
     """
+    if os.path.exists(target):
+        return
     if not os.path.isdir(os.path.dirname(target)):
         os.makedirs(os.path.dirname(target))
     try:
