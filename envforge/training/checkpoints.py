@@ -119,7 +119,7 @@ def recover(
     for saved in find_saved(job.run_dir, job.checkpoints, job.rule):
         fault, rates = _fault_of(saved, job, executor, suspicion)
         if not fault:
-            _point_at(saved, job)
+            _point_at(saved, job, executor)
             return Recovered(saved, tuple(set_aside), rates)
         quarantine(saved, job.run_dir, folder)
         set_aside.append(f"{saved.files[0].relative_to(job.run_dir)}: {fault}")
@@ -136,7 +136,7 @@ def _from_protected(job: Job, executor: Executor, set_aside: tuple[str, ...]) ->
     for saved in find_saved(job.run_dir, job.checkpoints, job.rule):
         fault, rates = _fault_of(saved, job, executor, None)
         if not fault:
-            _point_at(saved, job)
+            _point_at(saved, job, executor)
             return Recovered(saved, set_aside, rates)
         quarantine(saved, job.run_dir, PROTECTED)
     if job.rule and job.rule.pointer:
@@ -229,17 +229,20 @@ def prune(saved: Sequence[Saved], keep: int, good: Saved | None) -> tuple[str, .
     return tuple(each.files[0].name for each in gone)
 
 
-def _point_at(saved: Saved, job: Job) -> None:
-    """Let upstream's own note name ``saved``: the folder stays as upstream wrote it."""
+def _point_at(saved: Saved, job: Job, executor: Executor) -> None:
+    """Let upstream's own note name ``saved``.
+
+    The folder stays as upstream wrote it; a note that a kill left empty, or before it was written,
+    gets the folder as the training sees it.
+    """
     if job.rule is None or job.rule.pointer is None:
         return
-    pointer = job.run_dir / job.rule.pointer
-    if not pointer.exists():
-        return
-    text = pointer.read_text(encoding="utf-8")
-    name = str(Path(text.strip()).with_name(saved.files[0].name))
-    if text.strip() != name:
-        documents.write_atomically(pointer, text.replace(text.strip(), name).encode())
+    pointer, file = job.run_dir / job.rule.pointer, saved.files[0]
+    text = pointer.read_text(encoding="utf-8").strip() if pointer.exists() else ""
+    seen = f"{executor.place(job)}/{file.relative_to(job.run_dir)}"
+    name = str(Path(text).with_name(file.name)) if text else seen
+    if text != name:
+        documents.write_atomically(pointer, name.encode())
 
 
 def _size(path: Path) -> int:

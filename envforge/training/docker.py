@@ -91,6 +91,10 @@ class DockerExecutor:
         with self.engine.run(launch) as container:
             yield DockerProcess(container)
 
+    def place(self, job: Job) -> str:  # noqa: ARG002 -- every run's is mounted there
+        """Where the run directory is mounted."""
+        return RUN_DIR
+
     def call(self, job: Job, program: Path, arguments: tuple[str, ...]) -> tuple[int, str]:
         """Run ``program`` in a container of its own: no card, no network, no limit of memory."""
         launch = Launch(

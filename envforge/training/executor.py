@@ -54,6 +54,9 @@ class Executor(Protocol):
     def start(self, job: Job) -> AbstractContextManager[Process]:
         """Start ``job``; an EnvforgeError where this place cannot."""
 
+    def place(self, job: Job) -> str:
+        """Where the training sees its run directory."""
+
     def call(self, job: Job, program: Path, arguments: tuple[str, ...]) -> tuple[int, str]:
         """Run a Python file of ours with the job's interpreter, in its run directory.
 

@@ -136,6 +136,10 @@ class LocalExecutor:
             if popen.stdout:
                 popen.stdout.close()
 
+    def place(self, job: Job) -> str:
+        """Where it is: nothing lies between the training and this machine."""
+        return str(job.run_dir)
+
     def call(self, job: Job, program: Path, arguments: tuple[str, ...]) -> tuple[int, str]:
         """Run ``program``; RunFailed where the interpreter cannot be started."""
         try:

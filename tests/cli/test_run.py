@@ -78,7 +78,7 @@ def test_plain_lines_on_stderr_and_the_outcome_on_stdout(envforge, tmp_path):
     assert lines[-1] == "toy: passed"
     assert out.splitlines()[0].startswith("toy succeeded, 20 steps, 200.0 steps/s, ")
     assert out.splitlines()[-1].split() == [
-        "run.json", "log.txt", "checkpoints/step-000020.txt", "toy.json"
+        "report.html", "run.json", "log.txt", "checkpoints/step-000020.txt", "toy.json"
     ]  # fmt: skip
     assert "  checks      1 ok" in out
     assert "  loss        1.0000 -> 0.0500 (least 0.0500)" in out

@@ -7,7 +7,7 @@ import pytest
 
 from envforge.events import Event
 from envforge.recipes import read_recipe
-from envforge.run import _patterns
+from envforge.run.job import patterns_of
 from envforge.training import Job, Result, new_id
 
 TOY = Path(__file__).parent / "toy"
@@ -34,7 +34,7 @@ def toy_job(tmp_path):
             "run_dir": run_dir,
             "python": sys.executable,
             "files": TOY / "files",
-            "patterns": _patterns(recipe),
+            "patterns": patterns_of(recipe),
             "result": Result(file="toy.json", field="passed", equals=True),
             "checkpoints": recipe.checkpoints,
             "exit_reasons": recipe.exit_codes,

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from envforge.recipes import load_recipe
-from envforge.run import _patterns
+from envforge.run.job import patterns_of
 from envforge.training.executor import Ending
 from envforge.training.failures import fingerprint, judge, missing_for_success
 from envforge.training.job import Result
@@ -17,7 +17,7 @@ MISSING = ("the line that ends a success never came",)
 
 
 def verdict(*lines, code=1, missing=MISSING, stopped_by=None, **ending):
-    reader = LogReader(_patterns(CANARY))
+    reader = LogReader(patterns_of(CANARY))
     for line in lines:
         reader.read(line.encode())
     return judge(Ending(code, **ending), reader, missing, CANARY.exit_codes, stopped_by=stopped_by)
@@ -99,7 +99,7 @@ def test_a_training_that_somebody_else_ended_was_preempted():
 )
 def test_the_result_file_must_say_so(tmp_path, text, fault):
     (tmp_path / "canary.json").write_text(text)
-    reader = LogReader(_patterns(CANARY))
+    reader = LogReader(patterns_of(CANARY))
     reader.read(b"canary: passed")
     result = Result(file="canary.json", field="passed", equals=True)
     expected = () if fault is None else (fault,)
@@ -110,7 +110,7 @@ def test_a_result_of_an_earlier_attempt_proves_nothing(tmp_path):
     path = tmp_path / "canary.json"
     path.write_text('{"passed": true}')
     result = Result(file="canary.json", field="passed", equals=True)
-    reader = LogReader(_patterns(CANARY))
+    reader = LogReader(patterns_of(CANARY))
     missing = missing_for_success(reader, result, tmp_path, fingerprint(path))
     assert missing == (*MISSING, "canary.json was left by an earlier attempt")
     path.unlink()

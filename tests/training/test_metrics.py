@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from envforge.recipes import load_recipe
 from envforge.recipes.ladder import Explosion
-from envforge.run import _patterns
+from envforge.run.job import patterns_of
 from envforge.training.job import LogPatterns
 from envforge.training.metrics import LONGEST, TAIL, LogReader, Pace
 
-CANARY = _patterns(load_recipe("canary").recipe)
+CANARY = patterns_of(load_recipe("canary").recipe)
 # Two upstreams whose lines were captured from the real projects (the recipes come later).
 PIX2PIX = LogPatterns(
     progress=re.compile(
