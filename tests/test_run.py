@@ -26,7 +26,8 @@ from envforge.errors import (
 from envforge.events import ignore
 from envforge.image.lock import BaseLock, Lock, write_lock
 from envforge.resolver import Resolution
-from envforge.run import RunRequest, _docker_place, _refuse_cards, require_success, run
+from envforge.run import RunRequest, require_success, run
+from envforge.run.place import _docker_place, _refuse_cards
 from envforge.training import Attempt, Change, RunRecord
 
 TOY = str(Path(__file__).parent / "training" / "toy")
@@ -74,7 +75,7 @@ def test_a_run_leaves_its_record_log_and_checkpoints(toy):
     record = toy()
     require_success(record)
     assert sorted(path.name for path in Path("run").iterdir() if path.name[0] != ".") == [
-        "checkpoints", "log.txt", "run.json", "series.jsonl", "toy.json"
+        "checkpoints", "log.txt", "run.json", "series.jsonl", "stage.json", "toy.json"
     ]  # fmt: skip
     document = json.loads(Path("run/run.json").read_text())
     assert (document["schema"], document["state"]) == ("envforge.run/1", "SUCCEEDED")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Mapping
@@ -34,15 +35,14 @@ def needed_assets(
     recipe: Recipe, *, dataset: str, preset: str, demo: bool, given: bool
 ) -> dict[str, Asset]:
     """Choose the assets of a run; ``given``: the user has the dataset already."""
-    wanted = {name: asset for name, asset in recipe.assets.items() if asset.needed == "always"}
+    kinds = ("always", "demo" if demo else "data")
+    wanted = {name: asset for name, asset in recipe.assets.items() if asset.needed in kinds}
     chosen = recipe.datasets.get(dataset)
     if chosen and chosen.asset and not demo and not given:
         wanted[chosen.asset] = recipe.assets[chosen.asset]
     named = recipe.presets[preset].asset if preset in recipe.presets else None
     if named is not None:
         wanted[named] = recipe.assets[named]
-    if demo:
-        wanted |= {name: each for name, each in recipe.assets.items() if each.needed == "demo"}
     return wanted
 
 
@@ -114,8 +114,10 @@ def _record(asset: Asset, sha256: str) -> None:
     documents.write_atomically(_ledger(), documents.to_json(known).encode())
 
 
-def lay_out(fetched: tuple[Fetched, ...], assets: Mapping[str, Asset], folder: Path) -> Path:
+def lay_out(fetched: tuple[Fetched, ...], assets: Mapping[str, Asset]) -> Path:
     """Put the assets under their own names into one folder, as hard links where it can be."""
+    key = hashlib.sha256("\n".join(f"{each.name} {each.sha256}" for each in fetched).encode())
+    folder = platformdirs.user_cache_path("envforge") / "assets" / key.hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
     for each in fetched:
         target = folder / assets[each.name].file

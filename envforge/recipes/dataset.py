@@ -68,7 +68,7 @@ class Request(NamedTuple):
     """The recipe's own, the programs among them: others make another cache."""
 
 
-def prepare(request: Request, program: Program, on_event: OnEvent) -> Examples:
+def prepare_examples(request: Request, program: Program, on_event: OnEvent) -> Examples:
     """Make or find the dataset, and have it judged.
 
     UsageError where there is none, DocumentError with the places of its faults.

@@ -203,7 +203,8 @@ class Asset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Where a source gives it; else what came first is recorded and asked for from then on."""
     size_bytes: Count | None = None
     needed: Literal["always", "demo", "data", "when-asked"] = "always"
-    """``data``: for the dataset that names it. ``when-asked``: for a preset that names it."""
+    """``data``: with real examples, not for ``--demo``. ``when-asked``: for the dataset or preset
+    that names it."""
     source: Text
 
 

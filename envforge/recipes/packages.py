@@ -75,7 +75,7 @@ def pins_for(path: Path, tag: str, torch: str, missing: tuple[str, ...]) -> Pins
     )
 
 
-def lay_out(pins: Pins, on_event: OnEvent, root: Path | None = None) -> Path:
+def lay_out_packages(pins: Pins, on_event: OnEvent, root: Path | None = None) -> Path:
     """Fetch every wheel by its hash and unpack them into one folder, made once and kept.
 
     SourceError or HashMismatch where one cannot be had.

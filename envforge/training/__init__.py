@@ -6,7 +6,7 @@ from envforge.training.campaign import Plan, persevere
 from envforge.training.checkpoints import Saved, find_saved, resume_words
 from envforge.training.clock import Clock, SystemClock, stamp
 from envforge.training.executor import Executor
-from envforge.training.job import Job, LogPatterns, Reason, Result
+from envforge.training.job import Job, LogPatterns, Mounted, Reason, Result
 from envforge.training.journal import Journal, close_left_open
 from envforge.training.record import Attempt, Change, RunFolder, RunRecord, new_id, open_folder
 from envforge.training.stop import StopRequests, stop_requests
@@ -20,6 +20,7 @@ __all__ = [
     "Job",
     "Journal",
     "LogPatterns",
+    "Mounted",
     "Plan",
     "Reason",
     "Result",

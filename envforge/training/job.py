@@ -79,6 +79,8 @@ class Job:
     """What else it sees: upstream's code, examples, packages."""
     patterns: LogPatterns
     result: Result | None = None
+    written: str | None = None
+    """A file below the run directory that a success has written anew."""
     checkpoints: str
     """A glob below the run directory."""
     rule: CheckpointRule | None = None

@@ -54,9 +54,13 @@ def supervise(
     """
     result_file = job.run_dir / job.result.file if job.result else None
     before = fingerprint(result_file) if result_file else None
+    written = job.run_dir / job.written if job.written else None
+    earlier = fingerprint(written) if written else None
     watch = Watch(job, journal, surroundings)
     ending = _live(watch, job, executor, surroundings)
     missing = missing_for_success(watch.reader, job.result, job.run_dir, before)
+    if written and fingerprint(written) in (None, earlier):
+        missing = (*missing, f"{job.written} was not written")
     asked = surroundings.stops.first
     seen = judge(ending, watch.reader, missing, job.exit_reasons, stopped_by=asked)
     return watch.close(ending, seen if asked or watch.ours is None else watch.ours)

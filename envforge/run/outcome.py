@@ -1,0 +1,62 @@
+"""What came of a run, as an error where it did not succeed."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from envforge.errors import Interrupted, RunFailed, Stopped
+from envforge.training import RunRecord
+from envforge.training.record import LOG
+
+_TAIL = 12
+_ENDS = {
+    "check-failed": "did not pass its own checks",
+    "diverged": "diverged",
+    "bad-checkpoint": "cannot use its newest checkpoint",
+    "gpu-oom": "exhausted the card's memory",
+    "host-oom": "exhausted the machine's memory",
+    "shm": "exhausted its shared memory",
+    "open-files": "exhausted its open files",
+    "data": "cannot read its data",
+    "hang": "hangs",
+    "engine-lost": "was lost with the container engine",
+    "crash": "ended before it was finished",
+}
+
+
+def require_success(record: RunRecord) -> None:
+    """Return where the run succeeded.
+
+    Interrupted (Ctrl-C) or Stopped (a scheduler) where it can go on later; RunFailed with what
+    says why, the end of the log and its file.
+    """
+    if record.state == "SUCCEEDED":
+        return
+    last = record.last
+    again = shlex.join(["envforge", "run", record.reference, "--run-dir", record.run_dir])
+    if last.reason in ("cancelled", "preempted"):
+        kind = Interrupted if last.stopped_by == "SIGINT" else Stopped
+        saved = (
+            f"the newest checkpoint is {last.checkpoint}"
+            if last.checkpoint
+            else "no checkpoint was saved"
+        )
+        what = f"{record.recipe} was stopped at step {last.last_iteration or 0}"
+        raise kind(what, because=(saved,), hint=f"to go on: {again}")
+    log = Path(record.run_dir) / LOG
+    raise RunFailed(
+        f"{record.recipe} {_ENDS[last.reason or 'crash']}",
+        because=(*last.because, f"the end of {log}:", *(f"  {line}" for line in _tail(log))),
+        hint=f"once the cause is mended: {again}",
+    )
+
+
+def _tail(log: Path) -> list[str]:
+    try:
+        with log.open("rb") as stream:
+            stream.seek(max(0, log.stat().st_size - 16384))
+            text = stream.read().decode("utf-8", errors="replace")
+    except OSError:
+        return []
+    return text.splitlines()[-_TAIL:]
