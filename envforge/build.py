@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from datetime import datetime, timezone
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import filelock
@@ -13,7 +13,7 @@ import platformdirs
 
 from envforge.capability.load import content_hash
 from envforge.capability.models import Database
-from envforge.errors import EnvforgeError, UsageError
+from envforge.errors import BuildFailed, EnvforgeError, PatchError, UsageError
 from envforge.events import Event, OnEvent
 from envforge.image.bootstrap import Base, BaseImage, ensure_base
 from envforge.image.engine import Build, Capacity, Engine, connect
@@ -22,6 +22,7 @@ from envforge.image.lock import BaseLock, Lock, find_lock, write_lock
 from envforge.image.plan import LocalTree, Plan, Stage, Wanted, make_plan
 from envforge.image.render import BuildContext, render, write_context
 from envforge.image.verify import verify
+from envforge.patching.edit import DOES_NOT_FIT
 from envforge.resolver import Request, Resolution, resolve
 from envforge.sources.store import Store, default_root, hash_file
 from envforge.sources.tarball import pack_directory
@@ -140,7 +141,8 @@ def _build_and_verify(
         )
         place_inputs(plan, prepared.folder, store, wanted.archive, on_event)
         jobs = wanted.jobs or _jobs(engine.capacity())
-        image_id = engine.build(_target(prepared, plan.until, jobs), log=log, on_event=on_event)
+        with _naming_patches():
+            image_id = engine.build(_target(prepared, plan.until, jobs), log=log, on_event=on_event)
         wheels = _take_wheels(engine, prepared, jobs, log, on_event)
     verified = verify(engine, image_id, plan, on_event)
     engine.tag(image_id, prepared.image)
@@ -195,6 +197,22 @@ def _naming_context(folder: Path) -> Iterator[None]:
         raise
 
 
+@contextlib.contextmanager
+def _naming_patches() -> Iterator[None]:
+    """A patch that does not fit is no failed build: the tree is another than the series is for."""
+    try:
+        yield
+    except BuildFailed as error:
+        said = [line for line in error.because if line.startswith(DOES_NOT_FIT)]
+        if not said:
+            raise
+        raise PatchError(
+            "a patch does not fit the source tree",
+            because=tuple(line.removeprefix(f"{DOES_NOT_FIT}: ") for line in said),
+            hint=error.hint,
+        ) from error
+
+
 def _log(prepared: Prepared) -> Path:
     """A fresh file for everything the tools of one build say."""
     stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
@@ -239,7 +257,8 @@ def _take_wheels(
     wanted = _target(prepared, "wheel", jobs)._replace(tag=f"{prepared.image}-wheel")
     engine.build(wanted, log=log, on_event=on_event)
     taken = {}
-    for name, path in engine.export(wanted.tag, _is_wheel, prepared.folder):
+    for inside, path in engine.export(wanted.tag, _is_wheel, prepared.folder):
+        name = PurePosixPath(inside).name
         taken[name] = hash_file(path)
         link(path, _wheels(prepared) / name)
         path.unlink()

@@ -9,9 +9,10 @@ from typing import Literal, NamedTuple
 class Event(NamedTuple):
     """Something that happened in long work."""
 
-    kind: Literal["step", "log", "bytes", "metric", "warning", "done"]
+    kind: Literal["step", "log", "bytes", "count", "metric", "warning", "done"]
     """``step``: a new piece of work begins. ``log``: a line of a tool. ``bytes``: ``done`` of
-    ``total`` bytes. ``metric``: training numbers in ``numbers``. ``done``: the step ended."""
+    ``total`` bytes. ``count``: ``done`` of ``total`` commands of a step. ``metric``: training
+    numbers in ``numbers``. ``done``: the step ended."""
     text: str
     done: int = 0
     total: int = 0

@@ -134,7 +134,17 @@ def _patches(plan: Plan, source: SourceParts) -> tuple[Patch, ...]:
     series = load_series()
     if source.profile.patches:
         series += load_series(assets.PATCHES / "pytorch" / source.profile.patches)
-    return select(series, torch=plan.resolution.torch, cuda=plan.resolution.cuda)
+    resolution = plan.resolution
+    return select(
+        series,
+        torch=resolution.torch,
+        cuda=resolution.cuda,
+        gcc=resolution.gcc,
+        python=resolution.python,
+        capability=resolution.compute_capability,
+        platform=resolution.platform,
+        switches=source.profile.switches,
+    )
 
 
 def _toolchain(plan: Plan, source: SourceParts) -> dict[str, Any]:

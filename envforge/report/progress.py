@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import sys
 import time
 from collections.abc import Iterator
@@ -9,8 +10,11 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from envforge.events import Event, OnEvent, ignore
+from envforge.report.run import duration_text
 
 _PLAIN_INTERVAL_S = 10.0
+_WINDOW_S = 300.0
+"""How far back an estimate looks: the pace of a compiler's cache says nothing of the rest."""
 
 
 @contextmanager
@@ -26,12 +30,36 @@ def progress(*, quiet: bool, stream: TextIO | None = None) -> Iterator[OnEvent]:
         yield _Plain(target)
 
 
+class Estimate:
+    """How long counted work will still take, from its pace of the last minutes."""
+
+    def __init__(self) -> None:
+        self._seen: collections.deque[tuple[float, int]] = collections.deque()
+
+    def left_s(self, done: int, total: int, now: float) -> float | None:
+        """Take one more count; None while too little was seen."""
+        if self._seen and done < self._seen[-1][1]:
+            self._seen.clear()  # other work: it counts from one again
+        self._seen.append((now, done))
+        while now - self._seen[0][0] > _WINDOW_S:
+            self._seen.popleft()
+        since, first = self._seen[0]
+        return (total - done) * (now - since) / (done - first) if done > first else None
+
+
+def count_text(event: Event, left_s: float | None) -> str:
+    """``271 of 1667, about 65 min 10 s left: Building CXX object …``."""
+    left = "" if left_s is None else f", about {duration_text(left_s)} left"
+    return f"{event.done} of {event.total}{left}: {event.text}"
+
+
 class _Plain:
-    """One line a step; of bytes one line every ten seconds; a tool's own lines stay in its log."""
+    """One line a step, of bytes and counts one every ten seconds; a tool's own stay in its log."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._spoken = 0.0
+        self._estimate = Estimate()
 
     def __call__(self, event: Event) -> None:
         if event.kind in ("step", "done", "warning"):
@@ -40,6 +68,11 @@ class _Plain:
         elif event.kind == "bytes" and time.monotonic() - self._spoken > _PLAIN_INTERVAL_S:
             self._spoken = time.monotonic()
             self._say(f".. {event.text} {_share(event)}")
+        elif event.kind == "count":
+            left_s = self._estimate.left_s(event.done, event.total, time.monotonic())
+            if time.monotonic() - self._spoken > _PLAIN_INTERVAL_S:
+                self._spoken = time.monotonic()
+                self._say(f".. {count_text(event, left_s)}")
 
     def _say(self, line: str) -> None:
         print(shorten(line), file=self._stream, flush=True)
@@ -63,7 +96,7 @@ def _live(stream: TextIO) -> Iterator[OnEvent]:
     from rich.markup import escape  # noqa: PLC0415
 
     console = Console(file=stream, highlight=False)
-    step = ""
+    step, estimate = "", Estimate()
     with console.status("") as status:
 
         def on_event(event: Event) -> None:
@@ -78,6 +111,9 @@ def _live(stream: TextIO) -> Iterator[OnEvent]:
                 console.print(f"[yellow]![/] {escape(event.text)}")
             elif event.kind == "bytes":
                 status.update(escape(f"{event.text} {_share(event)}"))
+            elif event.kind == "count":
+                left_s = estimate.left_s(event.done, event.total, time.monotonic())
+                status.update(escape(shorten(count_text(event, left_s), console.width - 4)))
             else:
                 status.update(f"{escape(step)} [dim]{escape(event.text[-100:])}[/]")
 

@@ -156,6 +156,18 @@ def test_the_toolchain_for_kepler_compiles_exactly_the_plans_architectures(engin
     assert seen["kernel"] == "object carries sm_35"
 
 
+def test_the_toolchain_for_maxwell_on_the_newest_debian_compiles_for_it(engine, tmp_path):
+    plan = ["--gpu", "sm_50", "--torch", "2.6.0", "--route", "source", "--platform", "debian-13"]
+    answer = envforge(tmp_path, "build", *plan, "--until", "toolchain")
+    assert answer.returncode == 0, answer.stderr
+    lock = load_lock(tmp_path / "envforge.lock")
+    seen = {check.name: check.seen for check in lock.verified}
+    assert lock.image.startswith("envforge/toolchain:2.6.0-12.4.1-sm_50-")
+    assert seen["nvcc"].startswith("nvcc 12.4")
+    assert seen["host-compiler"].startswith("gcc-13 13.")
+    assert seen["kernel"] == "object carries sm_50"
+
+
 def test_what_is_left_for_a_fermi_card_is_built_by_the_same_machinery(engine, tmp_path):
     answer = envforge(tmp_path, "build", "--cpu", "--torch", "1.0.1", "--json")
     assert answer.returncode == 0, answer.stderr

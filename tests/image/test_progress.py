@@ -99,3 +99,16 @@ def test_without_any_step_the_end_of_everything_is_the_story() -> None:
     progress, _ = read("error during connect: EOF\n")
     assert progress.failed is None
     assert progress.tail_of(None) == ("error during connect: EOF",)
+
+
+def test_the_commands_of_ninja_are_counted_and_padded_steps_are_read() -> None:
+    _, heard = read(
+        "#14 [torch  8/10] RUN setup.py bdist_wheel\n"
+        "#14 7.2 [271/1667] Building CXX object c10.dir/Device.cpp.o\n"
+        "#14 DONE 9.1s\n"
+    )
+    step, counted, done = heard.events
+    assert (step.kind, step.done, step.total) == ("step", 8, 10)
+    assert (counted.kind, counted.done, counted.total) == ("count", 271, 1667)
+    assert counted.text == "Building CXX object c10.dir/Device.cpp.o"
+    assert done.text == "[torch 8/10] RUN setup.py bdist_wheel"

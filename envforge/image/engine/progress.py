@@ -14,8 +14,10 @@ from typing import NamedTuple
 from envforge.events import Event, OnEvent
 
 _LINE = re.compile(r"#(\d+) (.*)\Z")
-_HEADER = re.compile(r"\[(?:(?P<stage>[^\]\s]+) )?(?P<at>\d+)/(?P<of>\d+)\] (?P<instruction>.*)\Z")
+_HEADER = re.compile(r"\[(?:(?P<stage>[^\]\s]+) +)?(?P<at>\d+)/(?P<of>\d+)\] (?P<instruction>.*)\Z")
 _OUTPUT = re.compile(r"\d+\.\d+ ?(.*)\Z")
+_COUNTED = re.compile(r"\[(\d+)/(\d+)\] (.*)\Z")
+"""A line of ninja: which of its commands this is."""
 _CLOSED = re.compile(r"(DONE|CACHED|CANCELED|ERROR)\b[: ]*(.*)\Z")
 _TAIL_LINES = 15
 _END_LINES = 40
@@ -97,7 +99,7 @@ class Progress:
             self._close(step, closed[1], closed[2])
         elif output:
             self._tails[step.vertex].append(output[1])
-            self._on_event(Event("log", output[1]))
+            self._on_event(_said(output[1]))
         elif step.number:
             # Progress of BuildKit itself (a COPY's bytes): shown, not part of a failure's story.
             self._on_event(Event("log", text))
@@ -109,6 +111,13 @@ class Progress:
         elif step.number:
             note = " (cached)" if word == "CACHED" else ""
             self._on_event(Event("done", f"[{step.number}] {step.instruction}{note}"))
+
+
+def _said(text: str) -> Event:
+    counted = _COUNTED.match(text)
+    if counted is None:
+        return Event("log", text)
+    return Event("count", counted[3], int(counted[1]), int(counted[2]))
 
 
 def _unglue(text: str, vertex: int) -> tuple[str, str]:

@@ -1,0 +1,2 @@
+#pragma once
+#include <ActivityType.h>
