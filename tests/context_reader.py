@@ -1,0 +1,387 @@
+"""What a rendered context says, read and judged by a second hand.
+
+Nothing of envforge is imported here: Dockerfiles are read with regular expressions, the data files
+with PyYAML, and ranges and conditions are decided anew. :func:`faults` is the whole of it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+
+import yaml
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+
+
+@cache
+def read(path: str) -> dict:
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return yaml.load((ROOT / path).read_text(encoding="utf-8"), loader)
+
+
+def data(name: str) -> list:
+    return read(f"envforge/capability/data/{name}.yaml")[name]
+
+
+CASES = {case["name"]: case for case in read("tests/cases/plans.yaml")["plans"]}
+SOURCES = [name for name, case in CASES.items() if case["expect"].get("route") == "source"]
+WHEELS = [name for name, case in CASES.items() if case["expect"].get("route") in {"wheel", "cpu"}]
+PLATFORMS = {row["name"]: row for row in data("platforms")}
+TOOLKITS = {row["version"]: row for row in data("toolkits")}
+RELEASES = {row["version"]: row for row in data("releases")}
+PROFILES, REQUIREMENTS = data("profiles"), data("requirements")
+WHEEL_ROWS = data("wheels")
+
+
+# Ranges and conditions, decided a second time.
+
+
+def numbers(version: str) -> list[int]:
+    return [int(part) for part in version.split(".")]
+
+
+def compare(left: str, right: str) -> int:
+    a, b = numbers(left), numbers(right)
+    width = max(len(a), len(b))
+    a, b = a + [0] * (width - len(a)), b + [0] * (width - len(b))
+    return (a > b) - (a < b)
+
+
+HOLDS = {
+    ">=": lambda order: order >= 0,
+    "<=": lambda order: order <= 0,
+    "<": lambda order: order < 0,
+    ">": lambda order: order > 0,
+    "==": lambda order: order == 0,
+}
+
+
+def within(version: str | None, bounds: str | None) -> bool:
+    if bounds is None:
+        return True
+    stated = [re.fullmatch(r"(>=|<=|<|>|==)([\d.]+)", part) for part in bounds.split(",")]
+    assert all(stated), bounds
+    return version is not None and all(HOLDS[m[1]](compare(version, m[2])) for m in stated)
+
+
+def needed(patch: dict, axes: dict, switches: dict) -> bool:
+    when = dict(patch["when"])
+    unless, platforms = when.pop("unless", {}), when.pop("platform", None)
+    if platforms and axes["platform"] not in platforms:
+        return False
+    if any(switches.get(name) == value for name, value in unless.items()):
+        return False
+    return all(within(axes.get(axis), bounds) for axis, bounds in when.items())
+
+
+def edits_of(case: dict, profile: dict) -> list[dict]:
+    """What must stand in edits.json: the rows of the series that this plan meets, in order."""
+    asked, expected = case["ask"], case["expect"]
+    axes = {axis: expected[axis] for axis in ("cuda", "gcc", "python", "platform")}
+    axes |= {"torch": asked["torch"], "capability": case["capability"]}
+    files = ["series.yaml", *filter(None, [profile.get("patches")])]
+    patches = [row for name in files for row in read(f"patches/pytorch/{name}")["patches"]]
+    selected = [patch for patch in patches if needed(patch, axes, profile["switches"])]
+    assert not [patch["id"] for patch in selected if "missing" in patch]
+    return [row for patch in selected for row in rows_of(patch, asked["torch"])]
+
+
+def rows_of(patch: dict, torch: str) -> list[dict]:
+    edits = [edit for edit in patch.get("edits", ()) if within(torch, edit.get("torch"))]
+    rows = [{key: value for key, value in edit.items() if key != "torch"} for edit in edits]
+    rows += [added(file) for file in patch.get("adds", ())]
+    return [{"patch": patch["id"], **row} for row in rows]
+
+
+def added(file: dict) -> dict:
+    beside = file.get("beside")
+    content = (ROOT / "patches/pytorch" / beside).read_text() if beside else file["content"]
+    return {"add": file["file"], "content": content}
+
+
+# A Dockerfile, read with regular expressions.
+
+
+def instructions(text: str) -> list[tuple[str, str]]:
+    lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
+    joined = re.sub(r"\\\n", " ", "\n".join(lines))
+    return [tuple(line.split(None, 1)) for line in joined.splitlines() if line.strip()]
+
+
+def stages(text: str) -> dict[str, dict]:
+    found: dict[str, dict] = {}
+    for word, rest in instructions(text):
+        if word == "FROM":
+            parent, name = re.fullmatch(r"(\S+) AS (\S+)", rest).groups()
+            stage = found[name] = {"parent": parent, "body": []}
+        else:
+            stage["body"].append((word, rest))
+    return found
+
+
+def runs(stage: dict) -> list[str]:
+    return [re.sub(r"\s+", " ", rest) for word, rest in stage["body"] if word == "RUN"]
+
+
+def apt(stage: dict) -> set[str]:
+    """The packages a stage asks apt for by name."""
+    asked = set()
+    for run in runs(stage):
+        for words in re.findall(r"apt-get install ([^&|;]*)", run):
+            asked |= {word for word in words.split() if not word.startswith("-")}
+    return asked
+
+
+def environment(*bodies: dict) -> dict[str, str]:
+    pairs = [rest for stage in bodies for word, rest in stage["body"] if word == "ENV"]
+    found = {}
+    for line in pairs:
+        for name, quoted, plain in re.findall(
+            r'([A-Za-z_]\w*)=(?:"((?:[^"\\]|\\.)*)"|(\S+))', line
+        ):
+            found[name] = re.sub(r"\\(.)", r"\1", quoted) or plain
+    return found
+
+
+def last(stage: dict, word: str) -> str | None:
+    return next((rest for name, rest in reversed(stage["body"]) if name == word), None)
+
+
+# What every context keeps, and what those of a route must say.
+
+
+FORBIDDEN = {
+    "asks for privileges": r"--privileged|security[.=]insecure|--network=host",
+    "pipes a download into a shell": r"(curl|wget)[^\n]*\|\s*(ba|da|z)?sh\b",
+    "names an address": r"\b(https?|ftp|git|ssh|rsync)://|\bdeb(-src)? \[?\S*[:=]",
+    "changes where packages come from": r"sources\.list|--index-url|--trusted-host|apt-key",
+    "installs over the distribution's own": r"--break-system-packages|--allow-unsupported",
+}
+TOOLCHAIN = r"(gcc|g\+\+|clang|gfortran|cpp)-?\d|nvidia|cuda|libcu|libpython|python"
+
+
+def general_faults(files: dict[str, str], platform: str) -> list[str]:
+    text = "\n".join(f"{word} {rest}" for word, rest in instructions(files["Dockerfile"]))
+    found = [why for why, pattern in FORBIDDEN.items() if re.search(pattern, text)]
+    steps = stages(files["Dockerfile"])
+    tag = rf"envforge/base:{re.escape(platform)}-[0-9a-f]{{12}}"
+    known: set[str] = {"scratch"}
+    for name, stage in steps.items():
+        if not (stage["parent"] in known or re.fullmatch(tag, stage["parent"])):
+            found.append(f"stage {name} comes from {stage['parent']}")
+        known.add(name)
+    if not re.fullmatch(tag, steps["base"]["parent"]):
+        found.append("the base is not the platform's")
+    if list(steps)[-1] != "runtime" or steps["runtime"]["parent"] != "base":
+        found.append("the last stage is not a runtime on the base")
+    if last(steps["runtime"], "USER") in {None, "root", "0", "0:0", "root:root"}:
+        found.append("runs as root")
+    for run in (run for stage in steps.values() for run in runs(stage)):
+        found += run_faults(run)
+    return found
+
+
+def run_faults(run: str) -> list[str]:
+    pips = re.findall(r"pip install ([^&;|]*)", run)
+    found = [
+        f"pip may fetch: {pip.strip()}"
+        for pip in pips
+        if not {"--no-index", "--no-deps"} <= set(pip.split())
+    ]
+    if "apt-get install" in run and "--no-install-recommends" not in run:
+        found.append(f"apt takes what is only recommended: {run}")
+    return found
+
+
+def python_of(platform: dict, version: str) -> dict:
+    return next(row for row in platform["pythons"] if row["version"] == version)
+
+
+def expect(found: list[str], what: str, got: object, wanted: object) -> None:
+    if got != wanted:
+        found.append(f"{what}: {got!r} instead of {wanted!r}")
+
+
+def source_faults(case: dict, files: dict[str, str]) -> list[str]:
+    expected = case["expect"]
+    platform, release = PLATFORMS[expected["platform"]], RELEASES[case["ask"]["torch"]]
+    profile = profile_of(case)
+    steps = stages(files["Dockerfile"])
+    found = general_faults(files, platform["name"])
+    parents = {name: steps[name]["parent"] for name in ("toolchain", "torch", "wheel")}
+    expect(
+        found, "stages", parents, {"toolchain": "base", "torch": "toolchain", "wheel": "scratch"}
+    )
+    found += package_faults(case, steps, profile)
+    found += environment_faults(case, steps, profile)
+    found += input_faults(case, files, steps, profile, release)
+    expect(found, "edits", json.loads(files["edits.json"]), edits_of(case, profile))
+    found += cache_faults(steps, expected)
+    return found
+
+
+def profile_of(case: dict) -> dict:
+    expected = case["expect"]
+    return next(
+        row
+        for row in PROFILES
+        if row["name"] == expected["profile"]
+        and within(case["ask"]["torch"], row["torch"])
+        and expected["platform"] in row.get("platforms", [expected["platform"]])
+    )
+
+
+def compiler_of(platform: dict, version: str) -> dict:
+    return next(row for row in platform["compilers"] if row["version"] == version)
+
+
+def package_faults(case: dict, steps: dict, profile: dict) -> list[str]:
+    expected, platform = case["expect"], PLATFORMS[case["expect"]["platform"]]
+    python = python_of(platform, expected["python"])
+    named = {
+        *compiler_of(platform, expected["gcc"])["packages"],
+        *python["packages"],
+        *python["devel_packages"],
+        *(platform["cuda"]["packages"] if expected["cuda_origin"] == "distribution" else ()),
+    }
+    asked, found = apt(steps["toolchain"]), []
+    expect(found, "packages left out", named - asked, set())
+    extra = {name for name in asked - named if re.match(TOOLCHAIN, name)}
+    expect(found, "compilers, CUDA or Python that no row names", extra, set())
+    expect(
+        found,
+        "packages of the profile",
+        set(profile.get("packages", ())) - apt(steps["torch"]),
+        set(),
+    )
+    return found
+
+
+def environment_faults(case: dict, steps: dict, profile: dict) -> list[str]:
+    expected, platform, found = case["expect"], PLATFORMS[case["expect"]["platform"]], []
+    compiler = compiler_of(platform, expected["gcc"])
+    python = python_of(platform, expected["python"])
+    home = "/usr/lib/nvidia-cuda-toolkit"
+    wanted = {
+        "CC": compiler["cc"],
+        "CXX": compiler["cxx"],
+        "CUDAHOSTCXX": compiler["cxx"],
+        "NVCC_PREPEND_FLAGS": f"-ccbin {compiler['cxx']}",
+        "CUDA_HOME": home if expected["cuda_origin"] == "distribution" else "/usr/local/cuda",
+        "TORCH_CUDA_ARCH_LIST": case["capability"] + ("+PTX" if case["ask"].get("ptx") else ""),
+        "ENVFORGE_PYTHON": python["executable"],
+        "PYTORCH_BUILD_VERSION": case["ask"]["torch"],
+        "PYTORCH_BUILD_NUMBER": "1",
+        **profile["switches"],
+    }
+    got = environment(steps["toolchain"], steps["torch"])
+    for name, value in wanted.items():
+        expect(found, name, got.get(name), value)
+    others = {name for name in got if re.match(r"(USE|NO|BUILD)_", name)} - set(wanted)
+    expect(found, "switches that the profile has not", others, set())
+    return found
+
+
+def input_faults(case: dict, files: dict, steps: dict, profile: dict, release: dict) -> list[str]:
+    expected, found = case["expect"], []
+    got = dict(json.loads(files["inputs.json"]))
+    torch = " ".join(runs(steps["torch"]))
+    if expected["cuda_origin"] == "runfile":
+        runfile = TOOLKITS[expected["cuda"]]["runfile"]
+        name = runfile["url"].rsplit("/", 1)[1]
+        expect(found, "runfile", got.pop(f"inputs/{name}", None), runfile["sha256"])
+        command = next((run for run in runs(steps["toolchain"]) if name in run), "")
+        if not ("--silent" in command and "--toolkit" in command and "--driver" not in command):
+            found.append("the runfile installs more, or less, than the toolkit")
+    if expected["tree"] == "archive":
+        name = profile["archive"]["path"].rsplit("/", 1)[1]
+        expect(found, "source archive", got, {f"inputs/{name}": profile["archive"]["sha256"]})
+    elif expected["tree"] == "local":
+        expect(
+            found,
+            "hash of the tree",
+            [bool(re.fullmatch(r"[0-9a-f]{64}", v)) for v in got.values()],
+            [True],
+        )
+    else:
+        commit = release.get("commit") or release["wheel_commit"]
+        expect(found, "tree", got, {"inputs/source.tar": f"git:{commit}"})
+        if not re.search(rf'test "\$\(git \S+ /src rev-parse HEAD\)" = {commit}\b', torch):
+            found.append("HEAD of the tree is not checked")
+        listed = re.search(r"git -C /src submodule status --recursive >(\S+) &&", torch)
+        if not (listed and f"! grep '^[-+U]' {listed[1]}" in torch):
+            found.append("the submodules are not checked")
+    found += [f"{path} is never unpacked" for path in got if f"source={path}," not in torch]
+    if not re.search(r"edit\.py /src \S*edits\.json", torch):
+        found.append("the edits are never made")
+    return found
+
+
+def cache_faults(steps: dict, expected: dict) -> list[str]:
+    wanted = rf"\bgcc-{re.escape(expected['gcc'])}-cuda-{re.escape(expected['cuda'])}\b"
+    mounts = [
+        m
+        for stage in steps.values()
+        for run in runs(stage)
+        for m in re.findall(r"--mount=(\S+)", run)
+    ]
+    caches = [mount for mount in mounts if "type=cache" in mount]
+    found = [
+        f"a cache is shared between compilers: {mount}"
+        for mount in caches
+        if not re.search(rf"\bid=\S*{wanted}", mount)
+    ]
+    return found or ([] if caches else ["no cache mount"])
+
+
+def wheel_faults(case: dict, files: dict[str, str]) -> list[str]:
+    expected, torch = case["expect"], case["ask"]["torch"]
+    python = python_of(PLATFORMS[expected["platform"]], expected["python"])
+    steps = stages(files["Dockerfile"])
+    found = general_faults(files, expected["platform"])
+    row = next(w for w in WHEEL_ROWS if w["torch"] == torch and "variant" not in w)
+    wanted = {"torch": (torch, next(f for f in row["files"] if f["tag"] == python["wheel_tag"]))}
+    pinned = next(r for r in REQUIREMENTS if (r["torch"], r["tag"]) == (torch, python["wheel_tag"]))
+    wanted |= {p["project"]: (p["version"], p["file"]) for p in pinned["packages"]}
+    lines = {f"{name}=={v} --hash=sha256:{file['sha256']}" for name, (v, file) in wanted.items()}
+    expect(found, "requirements", set(files["requirements.txt"].splitlines()), lines)
+    inputs = {f"inputs/wheels/{file['name']}": file["sha256"] for _, file in wanted.values()}
+    expect(found, "inputs", json.loads(files["inputs.json"]), inputs)
+    expect(found, "packages", apt(steps["runtime"]), set(python["packages"]))
+    command = next(run for run in runs(steps["wheels"]) if "pip install" in run)
+    found += pip_faults(command, python, [file["name"] for _, file in wanted.values()])
+    copied = f"--from=wheels /site/ {python['site_packages']}/"
+    expect(found, "where the wheels go", last(steps["runtime"], "COPY"), copied)
+    expect(
+        found,
+        "ENVFORGE_PYTHON",
+        environment(steps["runtime"]).get("ENVFORGE_PYTHON"),
+        python["executable"],
+    )
+    return found
+
+
+def pip_faults(command: str, python: dict, names: list[str]) -> list[str]:
+    found: list[str] = []
+    words = command.split()
+    options = {}
+    for option, value in pairwise(words):
+        options.setdefault(option, []).append(value)
+    interpreter, abi = python["wheel_tag"].split("-")
+    expect(found, "--python-version", options.get("--python-version"), [python["version"]])
+    expect(found, "--implementation", options.get("--implementation"), [interpreter[:2]])
+    expect(found, "--abi", options.get("--abi"), [abi])
+    tags = {t for n in names for t in n[: -len(".whl")].rsplit("-", 1)[1].split(".")} - {"any"}
+    expect(found, "--platform", set(options.get("--platform", ())), tags)
+    needed_words = ("--require-hashes", "--no-index", "--no-deps")
+    return found + [f"pip is not told {option}" for option in needed_words if option not in words]
+
+
+def faults(name: str, files: dict[str, str]) -> list[str]:
+    case = CASES[name]
+    return source_faults(case, files) if name in SOURCES else wheel_faults(case, files)
