@@ -29,9 +29,11 @@ MACHINE_CUDA = 190
 _SHT_NULL, _SHT_NOBITS = 0, 8
 _SHF_COMPRESSED = 0x800
 _SHN_XINDEX = 0xFFFF
-_NAME_LIMIT = 1 << 12
+_NAME_LIMIT = 1 << 16
+"""Kernels of templates have names of several kilobytes."""
 _TABLE_LIMIT = 1 << 24
 """No table of a real library comes near; a damaged one must not fill the memory."""
+_SYMBOL = Struct("<IBBHQQ")
 _MEMBER = Struct("16s12s6s6s8s10s2s")
 
 
@@ -53,6 +55,8 @@ class Section(NamedTuple):
     name: str
     offset: int
     end: int
+    address: int = 0
+    """Where it lies once it is loaded."""
 
 
 class Member(NamedTuple):
@@ -61,6 +65,20 @@ class Member(NamedTuple):
     name: str
     offset: int
     end: int
+
+
+class Symbol(NamedTuple):
+    """One row of a symbol table."""
+
+    name: bytes
+    kind: int
+    """1 data, 2 function, 3 section."""
+    other: int
+    """Visibility, and a vendor's flags."""
+    section: int
+    """0: defined in another file."""
+    value: int
+    """Its address."""
 
 
 def identify(content: Content) -> Format:
@@ -166,11 +184,12 @@ def _section_rows(content: Content, header: Header, start: int, end: int) -> lis
 def _named(
     rows: list[_Row], names: bytes, start: int, end: int, defects: list[Defect]
 ) -> Iterator[Section]:
-    for name_offset, kind, flags, _address, offset, size, *_rest in rows:
+    for name_offset, kind, flags, address, offset, size, *_rest in rows:
         if kind in (_SHT_NULL, _SHT_NOBITS) or not size:
             continue
         name = names[name_offset : name_offset + _NAME_LIMIT].split(b"\0", 1)[0]
-        section = Section(name.decode("utf-8", "replace"), start + offset, start + offset + size)
+        title, place = name.decode("utf-8", "replace"), start + offset
+        section = Section(title, place, place + size, address)
         if section.end > end:
             past = section.end - end
             defects.append(
@@ -180,6 +199,14 @@ def _named(
             defects.append(Defect(section.offset, f"{section.name} is compressed"))
         elif section.offset < end:
             yield section._replace(end=min(section.end, end))
+
+
+def read_symbols(table: bytes, strings: bytes) -> Iterator[Symbol]:
+    """Yield a symbol table's rows, their names out of ``strings``; a torn last one is left."""
+    whole = len(table) // _SYMBOL.size * _SYMBOL.size
+    for start, kind, other, section, value, _size in _SYMBOL.iter_unpack(table[:whole]):
+        name = strings[start : start + _NAME_LIMIT].split(b"\0", 1)[0]
+        yield Symbol(name, kind & 0xF, other, section, value)
 
 
 def read_archive(content: Content, *, defects: list[Defect]) -> Iterator[Member]:

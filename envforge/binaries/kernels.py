@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from struct import Struct
 from typing import NamedTuple
 
 from envforge.binaries import elf, names
@@ -18,7 +17,6 @@ from envforge.binaries.library import executable, find_fatbins
 from envforge.events import Event, OnEvent, ignore
 from envforge.values import DeviceCode
 
-_SYMBOL = Struct("<IBBHQQ")
 _FUNCTION, _CUDA_ENTRY = 2, 0x10
 """Type of a symbol, and NVIDIA's flag (STO_CUDA_ENTRY) that tells a kernel from what it calls."""
 
@@ -95,9 +93,6 @@ def kernels_of(image: bytes) -> Iterator[bytes]:
     content = content_of(image)
     sections = elf.read_sections(content, 0, content.size, defects=[])
     data = {section.name: image[section.offset : section.end] for section in sections}
-    symbols, strings = data.get(".symtab", b""), data.get(".strtab", b"")
-    for name, kind, other, section, _value, _size in _SYMBOL.iter_unpack(
-        symbols[: len(symbols) // _SYMBOL.size * _SYMBOL.size]
-    ):
-        if section and kind & 0xF == _FUNCTION and other & _CUDA_ENTRY:
-            yield strings[name : strings.find(b"\0", name)]
+    for symbol in elf.read_symbols(data.get(".symtab", b""), data.get(".strtab", b"")):
+        if symbol.section and symbol.kind == _FUNCTION and symbol.other & _CUDA_ENTRY:
+            yield symbol.name

@@ -104,13 +104,14 @@ class Found(NamedTuple):
 def find_fatbins(content: Content, path: str) -> Found:
     """Walk a file's fatbins, whatever its format; BinaryError if it is none of ours."""
     found = Found(path, elf.identify(content), {}, [])
-    for name, start, end in _ranges(content, found.format, found.defects):
-        fatbins = found.sections.setdefault(name, [])
+    for section in _ranges(content, found.format, found.defects):
+        fatbins = found.sections.setdefault(section.name, [])
         if found.format == "cubin":
             fatbins.append(_cubin(content, found.defects))
         else:
             # cuBLASLt keeps FlatBuffers between the fatbins of this one.
-            mixed = name == ".cask_resource"
+            mixed = section.name == ".cask_resource"
+            start, end = section.offset, section.end
             fatbins.extend(walk(content, start, end, defects=found.defects, mixed=mixed))
     return found
 

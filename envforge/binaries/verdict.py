@@ -63,33 +63,52 @@ def verdict(libraries: Library | Iterable[Library], card: ComputeCapability) -> 
 
 
 class Lack(NamedTuple):
-    """A library built by us whose kernels of one role lack architectures they were to have."""
+    """The kernels of one role in one library, and the architectures asked for that they lack."""
 
     path: str
     role: Role
     codes: tuple[DeviceCode, ...]
+    """In the order they were asked for."""
+    having: tuple[int, ...]
+    """How many of the fatbins carry each of ``codes``."""
+    fatbins: int
+    """Fatbins of this role that hold a kernel."""
 
 
 def find_lacks(
     libraries: Library | Iterable[Library], wanted: Iterable[DeviceCode]
 ) -> tuple[Lack, ...]:
-    """Return what is missing of the architectures a build was asked for, library by library.
+    """Return what is missing of the architectures a build was asked for: every library, each role.
 
-    Asked of what the build itself compiles; what a vendor shipped has the vendor's list.
+    ``libraries`` come from :func:`~envforge.binaries.library.read_library` or a
+    :class:`~envforge.binaries.subject.Subject`; ``wanted`` is exact: ``sm_35`` is not carried by
+    a library of ``sm_37`` or ``compute_35``, whatever a card could run.
+
+    Judged is what such a build compiles itself: torch's own kernels, its linear algebra (MAGMA),
+    gloo, and extensions. Left out are NVIDIA's libraries (they keep NVIDIA's list, linked in or
+    beside), what torch offers on newer cards only (attention, cuSPARSELt, NVSHMEM), and kernels
+    whose names tell nothing and that carry another list. One code is lacking when fewer than
+    nearly all (99 %) of a role's fatbins have it. Kernels no library has lack nothing: whether
+    torch's are there at all is the caller's question (``library.own``).
+
+    Order: as ``libraries``. Nothing is raised.
     """
     members = [libraries] if isinstance(libraries, Library) else list(libraries)
     asked = tuple(wanted)
-    lacks = [
-        Lack(
-            path=library.path,
-            role=part.role,
-            codes=tuple(code for code in asked if code not in part.carried()),
-        )
+    judged = (
+        (library.path, part)
         for library in members
         for part in library.parts
         if part.role not in VENDOR | OPTIONAL
-    ]
+    )
+    lacks = (_lack(path, part, asked) for path, part in judged)
     return tuple(lack for lack in lacks if lack.codes)
+
+
+def _lack(path: str, part: Part, asked: tuple[DeviceCode, ...]) -> Lack:
+    carried, counts = part.carried(), part.counts()
+    codes = tuple(code for code in asked if code not in carried)
+    return Lack(path, part.role, codes, tuple(counts.get(code, 0) for code in codes), part.fatbins)
 
 
 def _own_role(roles: tuple[RoleVerdict, ...]) -> Role | None:

@@ -92,6 +92,33 @@ def test_what_a_build_was_asked_for_and_lacks_is_named(library):
     assert find_lacks(torch, wanted[:1]) == ()
 
 
+def test_every_library_that_lacks_an_architecture_is_named_with_how_many_fatbins_have_it(library):
+    usual = fatbin(sass(35, TORCH), ptx(35, TORCH))
+    magma = "_Z24strtri_diag_upper_kernel12magma_diag_tiPKfiPf"
+    libraries = [
+        library(*[usual] * 3, fatbin(sass(35, TORCH)), fatbin(sass(37, magma)), name="libtorch_cuda.so"),
+        library(usual, name="libtorch.so"),
+        library(fatbin(sass(37, "_Z12zlascl_upperv")), name="libtorch_cuda_linalg.so"),
+        library(fatbin(sass(35, "_Z1kv")), name="_C.so"),
+        # Not what a build of torch compiles: NVIDIA's, and what newer cards only are offered.
+        library(fatbin(sass(80, CUDNN)), name="libcudnn.so.8"),
+        library(fatbin(sass(80)), name="libcusparseLt.so.0"),
+        library(fatbin(), name="libtorch_empty.so"),
+    ]  # fmt: skip
+    wanted = [DeviceCode.parse(text) for text in ("sm_35", "compute_35")]
+    found = [
+        (lack.path.rsplit("/", 1)[1], lack.role, list(map(str, lack.codes)), lack.having, lack.fatbins)
+        for lack in find_lacks(libraries, wanted)
+    ]  # fmt: skip
+    assert found == [
+        ("libtorch_cuda.so", "torch", ["compute_35"], (3,), 4),
+        ("libtorch_cuda.so", "magma", ["sm_35", "compute_35"], (0, 0), 1),
+        ("libtorch_cuda_linalg.so", "linear-algebra", ["sm_35", "compute_35"], (0, 0), 1),
+        ("_C.so", "extension", ["compute_35"], (0,), 1),
+    ]
+    assert find_lacks([], wanted) == find_lacks(libraries, []) == ()
+
+
 def test_ptx_is_taken_from_the_newest_architecture_the_card_has(library):
     torch = library(
         fatbin(ptx(35, TORCH, version=(8, 8)), ptx(50, TORCH, version=(6, 0))),
