@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,6 +24,7 @@ from envforge.capability.lookup import (
 )
 from envforge.capability.models import in_range
 from envforge.capability.names import keys_of, marketing_names
+from envforge.documents import parse_yaml
 from envforge.errors import AmbiguousName, EnvforgeError, UnknownName, UsageError
 from envforge.values import ComputeCapability
 
@@ -356,3 +359,16 @@ def test_every_release_with_variants_has_one_way_to_install_them():
         if row.variant:
             fitting = [i for i in DATABASE.variant_installs if in_range(row.torch, i.torch)]
             assert len(fitting) == 1, row.torch
+
+
+# 201 cards as shops and reviewers call them, written down as
+# name -> compute capabilities (pci.ids for the chips, NVIDIA's lists for the capabilities).
+def test_every_popular_card_is_found_or_asked_back():
+    path = Path(__file__).parent / "cases/popular_cards.yaml"
+    for row in parse_yaml(path.read_text(encoding="utf-8"), path.name)["cards"]:
+        name, *expected = row
+        try:
+            found = {str(find_card(DATABASE, name).compute_capability)}
+        except AmbiguousName as error:
+            found = {choice["compute_capability"] for choice in error.choices}
+        assert found == set(expected), name

@@ -84,7 +84,7 @@ def compile_yaml(data: Path = DATA) -> models.Database:
     devices, builds = tables["devices"].devices, tables["builds"]
     return models.Database(
         device_table={device.id: _encode(device) for device in devices},
-        name_table=_encode(index((device.id, device.name) for device in devices)),
+        name_table=_encode(index(devices)),
         architectures={row.compute_capability: row for row in tables["architectures"]},
         toolkits=tables["toolkits"][::-1],
         drivers=tables["drivers"],

@@ -21,7 +21,7 @@ from envforge.capability.models import (
     in_range,
     parse_range,
 )
-from envforge.capability.names import marketing_names, normalise
+from envforge.capability.names import board_names, marketing_names, normalise, without_qualifiers
 from envforge.errors import AmbiguousName, UnknownName, UsageError
 from envforge.values import ComputeCapability, DeviceCode, Support, best_support, version_key
 
@@ -91,8 +91,10 @@ def _card(device: Device, name: str) -> Card:
 
 
 def _by_name(database: Database, text: str) -> Card:
-    ids = _ids_of(database, normalise(text))
+    ids = _ids_of(database, normalise(text)) or _ids_of_series(database, text)
     if not ids:
+        if board := _board(database, text):
+            return board
         raise UnknownName("card", text, near_names(database, text), hint=_CARD_HINT)
     devices = [database.devices[device_id] for device_id in ids]
     if len({device.compute_capability for device in devices}) > 1:
@@ -123,6 +125,31 @@ def _ids_of(database: Database, key: str) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
+def _ids_of_series(database: Database, text: str) -> tuple[str, ...]:
+    """Ids of all that begins as ``text`` without its memory and form: a variant nobody listed."""
+    key = normalise(without_qualifiers(text))
+    if key == normalise(text) or not database.names.get(key):
+        return ()
+    begins = re.compile(re.escape(key) + (r"(?!\d)" if key[-1].isdigit() else ""))
+    found = {i for name, ids in database.names.items() if begins.match(name) for i in ids}
+    return tuple(sorted(found))
+
+
+def _board(database: Database, text: str) -> Card | None:
+    """Find a Jetson, whose GPU has no PCI id, by its board's name; None where several fit."""
+    key = normalise(text)
+    fitting = {
+        architecture.compute_capability
+        for architecture in database.architectures.values()
+        for board in architecture.boards
+        for name in map(normalise, board_names(board))
+        if architecture.tegra and (key.startswith(name) or key and name.startswith(key))
+    }
+    if len(fitting) != 1:
+        return None
+    return Card(text, ComputeCapability.parse(fitting.pop()))
+
+
 def _choice(device: Device) -> dict[str, str]:
     return {
         "pci_id": f"10de:{device.id}",
@@ -141,18 +168,22 @@ def _shown_name(devices: Iterable[Device], key: str) -> str | None:
 
 
 def _common_start(names: Sequence[str]) -> str:
-    shortest = min(names, key=len, default="")
-    for end, letters in enumerate(zip(*names, strict=False)):
-        if len(set(letters)) > 1:
-            return shortest[:end]
-    return shortest
+    """What all begin with, in whole words."""
+    common = []
+    for words in zip(*(name.split(" ") for name in names), strict=False):
+        if len(set(words)) > 1:
+            break
+        common.append(words[0])
+    return " ".join(common)
 
 
 def near_names(database: Database, text: str) -> tuple[str, ...]:
     """Find card names that look like ``text``, best first."""
     from difflib import get_close_matches  # noqa: PLC0415 -- only on the way to an error
 
-    return tuple(get_close_matches(normalise(text), database.names, n=5, cutoff=0.6))
+    boards = (board for row in database.architectures.values() for board in row.boards)
+    known = [*database.names, *(normalise(name) for row in boards for name in board_names(row))]
+    return tuple(get_close_matches(normalise(text), known, n=5, cutoff=0.6))
 
 
 def architecture_of(database: Database, card: Card) -> Architecture:
