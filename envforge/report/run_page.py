@@ -59,7 +59,7 @@ def page(record: RunRecord) -> str:
 def _content(record: RunRecord) -> dict[str, Any]:
     points = list(read_series(Path(record.run_dir) / SERIES))
     losses, uses = plots.losses_of(points), plots.uses_of(points)
-    found = find_bottleneck(uses)
+    found = find_bottleneck(points)
     return {
         "record": record,
         "facts": list(_facts(record, points)),

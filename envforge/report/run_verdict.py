@@ -68,5 +68,5 @@ def profile_text(found: Bottleneck) -> str:
     lines = [verdict_text(found)]
     lines += [f"  {text}" for text in numbers_text(found)]
     lines += [f"  -> {text}" for text in advice(found)]
-    lines.append(f"  medians of {found.samples} samples after the warm-up")
+    lines.append(f"  medians of {found.samples} samples while steps were made")
     return "\n".join(lines)

@@ -18,7 +18,7 @@ from envforge.run.place import Place, card_of, find_place, refuse_torch
 from envforge.run.prepare import Preparation, Prepared
 from envforge.run.preview import Preview, preview
 from envforge.run.request import On, RunRequest
-from envforge.run.staged import Staged, inputs_of, read_staged, write_staged
+from envforge.run.staged import Inputs, Staged, inputs_of, read_staged, write_staged
 from envforge.training import (
     Change,
     Clock,
@@ -37,6 +37,7 @@ from envforge.training import (
     stop_requests,
 )
 from envforge.training.record import read_record
+from envforge.training.remembered import recall
 
 __all__ = ["On", "Preview", "RunRequest", "preview", "require_success", "run"]
 
@@ -92,7 +93,7 @@ def _prepare(
     taken = request.taken or (Path(before.inputs.taken) if before and before.inputs.taken else None)
     inputs = inputs_of(request, before, read_staged(taken) if taken else None)
     record = folder.record or (read_record(taken) if taken else None)
-    settings = record.settings if record else {}
+    settings = record.settings if record else _recalled(loaded.recipe, place, inputs, on_event)
     return Preparation(loaded, place, inputs, on_event).prepare(request, settings, folder.path)
 
 
@@ -100,9 +101,26 @@ def _plan(prepared: Prepared, place: Place, record: RunRecord) -> Plan:
     def job(settings: Mapping[str, Setting], saved: Saved | None) -> Job:
         return job_of(prepared, place, record, settings, saved)
 
-    card, vram = card_of(place), prepared.staged.inputs.vram_mib
-    named = f"{card} at {vram} MiB" if card and vram else card
-    return Plan(job, place.executor, prepared.loaded.recipe.ladder, named)
+    card = _card_at(place, prepared.staged.inputs)
+    return Plan(job, place.executor, prepared.loaded.recipe.ladder, card)
+
+
+def _card_at(place: Place, inputs: Inputs) -> str:
+    """Name the card, and how much of it may be used."""
+    card = card_of(place)
+    return f"{card} at {inputs.vram_mib} MiB" if card and inputs.vram_mib else card
+
+
+def _recalled(
+    recipe: Recipe, place: Place, inputs: Inputs, on_event: OnEvent
+) -> Mapping[str, Setting]:
+    """Begin a new run with what an earlier one on this card has come down to."""
+    card = _card_at(place, inputs)
+    known = recall(recipe.name, card) if card else {}
+    if known:
+        words = ", ".join(f"{name} {value}" for name, value in known.items())
+        on_event(Event("step", f"what has fitted this card before: {words}"))
+    return known
 
 
 def _link(prepared: Prepared, run_dir: Path) -> None:

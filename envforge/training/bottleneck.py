@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from statistics import median
 from typing import Literal, NamedTuple
 
-from envforge.training.series import Point
+from envforge.training.series import EVERY_S, Point
 
 Kind = Literal["gpu", "disk", "cpu", "crowded", "one-core", "unclear", "unknown"]
 
 _ENOUGH = 3
 """Samples below which nothing is said."""
-_WARM_UP = 0.1
-"""The share at the beginning that counts for nothing: imports, and cuDNN trying algorithms."""
 _BUSY_GPU = 0.85
 _BUSY_CPU = 0.85
 _OWN_HALF = 0.5
@@ -40,14 +39,32 @@ class Bottleneck(NamedTuple):
 
 
 def find_bottleneck(points: Iterable[Point]) -> Bottleneck:
-    """Judge by the medians of the samples after the warm-up."""
-    samples = [point for point in points if point.cpu is not None]
-    warm = samples[int(len(samples) * _WARM_UP) :]
-    if len(warm) < _ENOUGH:
-        return Bottleneck("unknown", len(warm))
-    numbers = {name: _median(warm, name) for name in _MEASURED}
-    cores = next((point.cores for point in reversed(warm) if point.cores), None)
-    return Bottleneck(_kind(numbers, cores), len(warm), **numbers, cores=cores)
+    """Judge by the medians of the samples taken while steps were made.
+
+    What comes before an attempt's first line of progress and after its last counts for nothing:
+    imports, checks of its own, a test at the end.
+    """
+    samples = _while_training(list(points))
+    if len(samples) < _ENOUGH:
+        return Bottleneck("unknown", len(samples))
+    numbers = {name: _median(samples, name) for name in _MEASURED}
+    cores = next((point.cores for point in reversed(samples) if point.cores), None)
+    return Bottleneck(_kind(numbers, cores), len(samples), **numbers, cores=cores)
+
+
+def _while_training(points: Sequence[Point]) -> list[Point]:
+    """A sample tells of the seconds before it, so the first one after the last line counts, too."""
+    spans: dict[int, tuple[float, float]] = {}
+    for point in points:
+        if point.losses:
+            begun, _ = spans.get(point.attempt, (point.at, point.at))
+            spans[point.attempt] = begun, point.at
+    return [point for point in points if point.cpu is not None and _within(point, spans)]
+
+
+def _within(point: Point, spans: dict[int, tuple[float, float]]) -> bool:
+    begun, ended = spans.get(point.attempt, (math.inf, -math.inf))
+    return begun < point.at <= ended + EVERY_S
 
 
 _MEASURED = ("gpu", "cpu", "machine_cpu", "waiting", "read_mib_s", "gpu_memory_mib", "memory_mib")

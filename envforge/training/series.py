@@ -11,6 +11,8 @@ from pathlib import Path
 
 import msgspec
 
+EVERY_S = 2.0
+"""How often the use of the machine is sampled."""
 _EVERY_S = 1.0
 """Losses are kept at most so often: a curve of a week is drawn from fewer points anyway."""
 

@@ -13,9 +13,7 @@ import psutil
 from envforge.errors import EnvforgeError
 from envforge.hardware.usage import CardWatch
 from envforge.training.clock import Clock
-from envforge.training.series import Point
-
-EVERY_S = 2.0
+from envforge.training.series import EVERY_S, Point
 
 
 class Counters(NamedTuple):
