@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -29,10 +30,13 @@ if TYPE_CHECKING:  # decoded on demand: see Database
     from envforge.capability.memory import CardMemory
     from envforge.capability.vendor import CudnnBuild, Library
 
-_PCI_ID = re.compile(r"(?:10de:)?([0-9a-f]{4})\Z")
-_CAPABILITY = re.compile(r"(?:sm_|compute_)(\d{2,3})\Z|(\d{1,2}\.\d)\Z")
-_PLAIN = re.compile(r"\d+(?:\.\d+)*\Z")
-_SPECIFIER = re.compile(r"[\d.,<>=!~* ]+\Z")
+# Compiled at first use: one call needs one or two of them, and check must feel instant.
+_PCI_ID = r"(?:10de:)?([0-9a-f]{4})"
+_CAPABILITY = r"(?:sm_|compute_)(\d{2,3})|(\d{1,2}\.\d)"
+_PLAIN = r"\d+(?:\.\d+)*"
+_SPECIFIER = r"[\d.,<>=!~* ]+"
+_LETTERS = 2
+"""What tells variants of one card apart: K40c, K40m, 970M."""
 
 
 class Card(NamedTuple):
@@ -51,7 +55,7 @@ def find_card(database: Database, text: str) -> Card:
     UnknownName with near matches; AmbiguousName where chips of different capability share it.
     """
     word = text.strip().lower()
-    if match := _CAPABILITY.match(word):
+    if match := re.fullmatch(_CAPABILITY, word):
         return _by_capability(database, match[2] or _dotted(match[1]), text)
     if word.startswith("10de:"):
         return find_device(database, word)
@@ -76,7 +80,7 @@ def _by_capability(database: Database, capability: str, text: str) -> Card:
 
 def find_device(database: Database, pci_id: str) -> Card:
     """Identify a card by ``10de:1187``; UnknownName when no GPU has that id."""
-    match = _PCI_ID.match(pci_id.lower())
+    match = re.fullmatch(_PCI_ID, pci_id.lower())
     device = database.devices.get(match[1]) if match else None
     if device is None:
         raise UnknownName(
@@ -120,9 +124,16 @@ def _ids_of(database: Database, key: str) -> tuple[str, ...]:
         return ids
     if not key or not key[-1].isdigit():
         return ()
-    variants = re.compile(re.escape(key) + r"[a-z]{1,2}\Z")
-    found = {i for name, ids in database.names.items() if variants.match(name) for i in ids}
-    return tuple(sorted(found))
+    return _ids_where(database, lambda name: name.startswith(key) and _is_variant(name[len(key) :]))
+
+
+def _is_variant(rest: str) -> bool:
+    return rest.isalpha() and len(rest) <= _LETTERS
+
+
+def _ids_where(database: Database, fits: Callable[[str], bool]) -> tuple[str, ...]:
+    """Ids of all names that fit; compiling an expression would cost more than this search."""
+    return tuple(sorted({i for name, ids in database.names.items() if fits(name) for i in ids}))
 
 
 def _ids_of_series(database: Database, text: str) -> tuple[str, ...]:
@@ -130,9 +141,13 @@ def _ids_of_series(database: Database, text: str) -> tuple[str, ...]:
     key = normalise(without_qualifiers(text))
     if key == normalise(text) or not database.names.get(key):
         return ()
-    begins = re.compile(re.escape(key) + (r"(?!\d)" if key[-1].isdigit() else ""))
-    found = {i for name, ids in database.names.items() if begins.match(name) for i in ids}
-    return tuple(sorted(found))
+    number_ends = key[-1].isdigit()
+
+    def begins(name: str) -> bool:
+        goes_on = number_ends and name[len(key) : len(key) + 1].isdigit()
+        return name.startswith(key) and not goes_on
+
+    return _ids_where(database, begins)
 
 
 def _board(database: Database, text: str) -> Card | None:
@@ -143,7 +158,7 @@ def _board(database: Database, text: str) -> Card | None:
         for architecture in database.architectures.values()
         for board in architecture.boards
         for name in map(normalise, board_names(board))
-        if architecture.tegra and (key.startswith(name) or key and name.startswith(key))
+        if architecture.tegra and (key.startswith(name) or (key and name.startswith(key)))
     }
     if len(fitting) != 1:
         return None
@@ -168,13 +183,10 @@ def _shown_name(devices: Iterable[Device], key: str) -> str | None:
 
 
 def _common_start(names: Sequence[str]) -> str:
-    """What all begin with, in whole words."""
-    common = []
-    for words in zip(*(name.split(" ") for name in names), strict=False):
-        if len(set(words)) > 1:
-            break
-        common.append(words[0])
-    return " ".join(common)
+    """What all begin with; no number is cut in two."""
+    common = os.path.commonprefix(list(names))  # noqa: RUF071 -- letters are meant, not paths
+    cut = common[-1:].isdigit() and any(name[len(common) :][:1].isdigit() for name in names)
+    return common.rpartition(" ")[0] if cut else common
 
 
 def near_names(database: Database, text: str) -> tuple[str, ...]:
@@ -209,7 +221,7 @@ def matcher(option: str, spec: str | None) -> Callable[[str], bool]:
     if spec is None:
         return lambda _version: True
     plain = spec.strip()
-    if _PLAIN.match(plain):
+    if re.fullmatch(_PLAIN, plain):
         wanted = version_key(plain)
         return lambda version: version_key(version)[: len(wanted)] == wanted
     return _pip_matcher(option, plain)
@@ -219,7 +231,7 @@ def _pip_matcher(option: str, spec: str) -> Callable[[str], bool]:
     from packaging.specifiers import InvalidSpecifier, SpecifierSet  # noqa: PLC0415
 
     try:
-        if not _SPECIFIER.match(spec):
+        if not re.fullmatch(_SPECIFIER, spec):
             raise InvalidSpecifier(spec)
         accepted = SpecifierSet(spec)
     except InvalidSpecifier:
@@ -385,7 +397,7 @@ def find_library(database: Database, project: str, version: str) -> Library | No
     return None
 
 
-_ENGINES = re.compile(r"_engines_|_ext\.")
+_ENGINES = ("_engines_", "_ext.")
 """Parts of cuDNN that offer further ways to compute what the others can, too."""
 
 
@@ -393,7 +405,7 @@ def _weakest(library: Library, card: ComputeCapability) -> Support | None:
     found = {
         best_support(_codes(codes), card)
         for part, codes in library.parts.items()
-        if not _ENGINES.search(part)
+        if not any(mark in part for mark in _ENGINES)
     }
     if len(found) > 1 and "none" in found:
         return "partial"

@@ -15,6 +15,7 @@ import msgspec
 from envforge.values import ComputeCapability, DeviceCode, Support, VersionRange, best_support
 
 if TYPE_CHECKING:  # at run time they are imported where a table is decoded on demand
+    from envforge.capability.build_tools import BuildToolTable
     from envforge.capability.memory import CardMemory
     from envforge.capability.profiles import Profile
     from envforge.capability.submodules import SubmoduleTable
@@ -283,7 +284,7 @@ class CondaBuild(Fact, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     torch: Version
     cuda: Version
-    codes: tuple[Code, ...]
+    codes: tuple[str, ...]
     cudnn: Range | None = None
     """Versions of cuDNN it was built for and installs; the newest is what an installer takes."""
     pythons: tuple[Version, ...] = ()
@@ -444,6 +445,7 @@ class Database(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     library_table: msgspec.Raw
     memory_table: msgspec.Raw
     submodule_table: msgspec.Raw
+    build_tool_table: msgspec.Raw
     profile_table: msgspec.Raw
 
     @cached_property
@@ -501,6 +503,13 @@ class Database(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         from envforge.capability.submodules import SubmoduleTable  # noqa: PLC0415
 
         return msgspec.msgpack.decode(self.submodule_table, type=SubmoduleTable)
+
+    @cached_property
+    def build_tools(self) -> BuildToolTable:
+        """What building PyTorch runs beside the compilers."""
+        from envforge.capability.build_tools import BuildToolTable  # noqa: PLC0415
+
+        return msgspec.msgpack.decode(self.build_tool_table, type=BuildToolTable)
 
     @cached_property
     def profiles(self) -> tuple[Profile, ...]:

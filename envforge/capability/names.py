@@ -15,11 +15,12 @@ from envforge.capability.models import Device
 _Ids = defaultdict[str, set[str]]
 _BRANDS = ("geforce", "tesla", "quadro", "nvidia", "titan")
 _SERIES = ("rtx", "gtx", "gt", "gts", "grid", "hgx")
-_EDITION = re.compile(r" (?:OEM|Rev\. ?\d|\d+ Cores|Pascal)\Z")
-_QUALIFIER = re.compile(
+# Compiled at first use: most calls need none of them.
+_EDITION = r" (?:OEM|Rev\. ?\d|\d+ Cores|Pascal)\Z"
+_QUALIFIER = (
     r"(?i)\b(?:\d+ ?GB|G?DDR\dX?|HBM\de?|SXM\d?|PCIe|NVL|with|Max-?Q|Design|Laptop|Mobile|GPU)\b"
 )
-_BRACKET = re.compile(r"\[(.+)\]")
+_BRACKET = r"\[(.+)\]"
 
 
 def normalise(name: str) -> str:
@@ -29,7 +30,7 @@ def normalise(name: str) -> str:
 
 def marketing_names(device_name: str) -> list[str]:
     """Spell out the marketing names inside the brackets of a pci.ids device name."""
-    match = _BRACKET.search(device_name)
+    match = re.search(_BRACKET, device_name)
     names: list[str] = []
     for group in (match[1] if match else device_name).split(" / "):
         names.extend(_spell_out(group, names[-1] if names else ""))
@@ -93,7 +94,7 @@ def _is_name(key: str) -> bool:
 def index(devices: Iterable[Device]) -> dict[str, tuple[str, ...]]:
     """Map every key to the ids it may mean; a whole name beats the start of a longer one.
 
-    ``GT 630`` was sold with three chips, two of them listed as ``GT 630 OEM`` and ``GT 630 Rev. 2``:
+    A ``GT 630`` is one of three chips, two of them listed as ``GT 630 OEM`` and ``GT 630 Rev. 2``:
     what shops leave out of a name counts where it hides another compute capability.
     """
     capabilities: dict[str, str] = {}
@@ -106,7 +107,7 @@ def index(devices: Iterable[Device]) -> dict[str, tuple[str, ...]]:
             for keys, tier in (
                 (whole_keys(name), whole),
                 (keys_of(name), partial),
-                (whole_keys(_EDITION.sub("", name)), editions),
+                (whole_keys(re.sub(_EDITION, "", name)), editions),
             ):
                 for key in keys:
                     tier[key].add(device.id)
@@ -119,7 +120,7 @@ def index(devices: Iterable[Device]) -> dict[str, tuple[str, ...]]:
 
 def without_qualifiers(name: str) -> str:
     """Leave out memory and form: ``H100 80GB HBM3``, ``RTX 2070 with Max-Q Design``."""
-    return " ".join(_QUALIFIER.sub(" ", name).split())
+    return " ".join(re.sub(_QUALIFIER, " ", name).split())
 
 
 def board_names(board: str) -> list[str]:
