@@ -29,7 +29,7 @@ class Seen(NamedTuple):
 
 
 def list_runs(root: Path) -> Iterator[Seen]:
-    """Yield the runs in ``root`` and the folders below it, oldest first; broken ones are left out."""
+    """Yield the runs in ``root`` and just below it, oldest first; broken ones are left out."""
     for path in sorted([*root.glob(RECORD), *root.glob(f"*/{RECORD}")], key=_begun):
         try:
             record = read_record(path.parent)

@@ -13,8 +13,9 @@ import msgspec
 
 EVERY_S = 2.0
 """How often the use of the machine is sampled."""
-_EVERY_S = 1.0
-"""Losses are kept at most so often: a curve of a week is drawn from fewer points anyway."""
+_CURVE = 2000
+"""Points a curve is drawn from: the longer a training lasts, the further they lie apart."""
+_LEAST_S, _MOST_S = 0.05, 10.0
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -52,23 +53,31 @@ class Series:
     def __init__(self, path: Path, attempt: int) -> None:
         self._stream = path.open("ab", buffering=0)
         self._attempt = attempt
-        self._last = -math.inf
+        self._begun: float | None = None
+        self._due = -math.inf
+        self._held: Point | None = None
 
     def close(self) -> None:
-        """Close the file."""
+        """Write the last losses, and close the file."""
+        if self._held is not None:
+            self.add(self._held)
         self._stream.close()
 
     def add_losses(
         self, at: float, step: int, losses: dict[str, float], seconds: float | None
     ) -> None:
-        """Take a line of progress; one that comes too soon after the last is not kept."""
-        bad = not all(map(math.isfinite, losses.values()))
-        if at - self._last < _EVERY_S and not bad:
-            return
-        self._last = at
+        """Take a line of progress; one that comes too soon is kept only if none follows."""
         finite = {name: _rounded(value) for name, value in losses.items()}
-        self.add(Point(at=round(at, 2), attempt=self._attempt, step=step, losses=finite,
-                       seconds=seconds))  # fmt: skip
+        point = Point(
+            at=round(at, 2), attempt=self._attempt, step=step, losses=finite, seconds=seconds
+        )
+        self._begun = at if self._begun is None else self._begun
+        if at < self._due and None not in finite.values():
+            self._held = point
+            return
+        apart = min(max((at - self._begun) / _CURVE, _LEAST_S), _MOST_S)
+        self._due, self._held = at + apart, None
+        self.add(point)
 
     def add(self, point: Point) -> None:
         """Append one point; one write, so that two writers do not mix."""
