@@ -103,10 +103,10 @@ class LogReader:
 
     def _read_progress(self, line: str) -> bool:
         found = self.patterns.progress.search(line)
-        step = _integer(found["step"]) if found else None
-        if found is None or step is None:
+        groups = found.groupdict() if found else {}
+        step = self._step_of(groups) if found else None
+        if step is None:
             return False
-        groups = found.groupdict()
         epoch = _integer(groups.get("epoch"))
         if epoch is not None:  # its steps are items, counted anew in each epoch
             step += (epoch - 1) * (self._epoch_items or 0)
@@ -120,6 +120,10 @@ class LogReader:
         if not self.bad_value:
             self.good_step = step
         return True
+
+    def _step_of(self, groups: dict[str, str | None]) -> int | None:
+        """Read the step; a line of progress that has no number is one step more."""
+        return _integer(groups["step"]) if "step" in groups else (self.step or 0) + 1
 
     def _read_losses(self, text: str) -> None:
         if self.patterns.loss is None:
