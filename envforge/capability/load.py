@@ -22,10 +22,8 @@ except ImportError:
 
 DATA = Path(__file__).parent / "data"
 _VERSIONS_KEPT = 4
-_COMPILER = tuple(
-    Path(__file__).with_name(f"{module}.py")
-    for module in ("load", "memory", "models", "names", "profiles", "submodules", "vendor")
-)
+_CHECKS = "build_tools load memory models names profiles submodules vendor"
+_COMPILER = tuple(Path(__file__).with_name(f"{module}.py") for module in _CHECKS.split())
 
 
 def load() -> models.Database:
@@ -103,6 +101,7 @@ def compile_yaml(data: Path = DATA) -> models.Database:
         library_table=_encode(tables["libraries"]),
         memory_table=_encode(tables["memory"]),
         submodule_table=_encode(tables["submodules"]),
+        build_tool_table=_encode(tables["build_tools"]),
         profile_table=_encode(tables["profiles"]),
     )
 
@@ -113,7 +112,13 @@ def read_table(path: Path) -> Any:
 
     document = documents.parse_yaml(path.read_text(encoding="utf-8"), path.name)
     kind = _kind_of(path)
-    if kind in {DeviceTable, BuildTable, _vendor().CudnnTable, _submodule_table()}:
+    if kind in {
+        DeviceTable,
+        BuildTable,
+        _vendor().CudnnTable,
+        _submodule_table(),
+        _build_tool_table(),
+    }:
         return documents.convert(document, kind, path.name)
     return documents.convert_rows(document, path.stem, kind, path.name)
 
@@ -125,6 +130,7 @@ def _kind_of(path: Path) -> Any:
 
     return {
         "architectures": models.Architecture,
+        "build_tools": _build_tool_table(),
         "builds": BuildTable,
         "conda": models.CondaBuild,
         "cudnn": _vendor().CudnnTable,
@@ -155,6 +161,12 @@ def _submodule_table() -> Any:
     from envforge.capability.submodules import SubmoduleTable  # noqa: PLC0415 -- as above
 
     return SubmoduleTable
+
+
+def _build_tool_table() -> Any:
+    from envforge.capability.build_tools import BuildToolTable  # noqa: PLC0415 -- as above
+
+    return BuildToolTable
 
 
 def _encode(value: Any) -> msgspec.Raw:
