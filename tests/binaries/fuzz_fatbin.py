@@ -16,14 +16,17 @@ import sys
 from pathlib import Path
 
 import atheris
+import fatbin_writer as writer
+from test_flatbuffer import flatbuffer
 
 with atheris.instrument_imports(include=["envforge.binaries"]):
-    from envforge.binaries import fatbin, library, names, parts, verdict
+    from envforge.binaries import fatbin, kernels, library, names, parts, verdict
     from envforge.binaries.content import Content, content_of
     from envforge.binaries.errors import BinaryError
     from envforge.values import ComputeCapability
 
 CAPTURES = Path(__file__).parent / "captures"
+LARGEST_IMAGE = 1 << 16
 NAMES = ("libtorch_cuda.so", "libtorch_cuda_linalg.so", "_C.so", "libcudnn.so.8")
 
 
@@ -59,11 +62,18 @@ def one_input(data: bytes) -> None:
         found = library.Found(name, "fatbin", {"fatbin": list(fatbin.walk(content))}, [])
     check(found, len(data))
     sorted_parts = parts.sort_fatbins(content, library._deciding(found), found.role)
-    whole = library._library(found, sorted_parts)
-    verdict.verdict(whole, ComputeCapability(3, 5))
+    verdict.verdict(library._library(found, sorted_parts), ComputeCapability(3, 5))
     for fatbins in found.sections.values():
         for entry in (entry for one in fatbins for entry in one.entries):
             names.kernels(names.beginning(content, entry, 512))
+            assert all(
+                isinstance(name, bytes) for name in kernels.kernels_of(whole(content, entry))
+            )
+
+
+def whole(content: Content, entry: fatbin.Entry) -> bytes:
+    """Images of a damaged header may be large: one that takes long to unpack is left out."""
+    return names.whole(content, entry) if entry.image_size < LARGEST_IMAGE else b""
 
 
 def write_seeds(corpus: Path) -> None:
@@ -83,6 +93,10 @@ def write_seeds(corpus: Path) -> None:
             (corpus / f"{capture.name}.{number}").write_bytes(data[:size])
         for one in fatbin.walk(content):
             (corpus / f"{capture.name}.at{one.offset}").write_bytes(data[one.offset : one.end])
+    one = writer.fatbin(writer.sass(100, "_Z1kv"))
+    cask = writer.elf((".cask_resource", one + flatbuffer(300) + one), (".nv_fatbin", one))
+    (corpus / "cask").write_bytes(cask)
+    (corpus / "archive").write_bytes(writer.archive(("a.o", writer.elf((".nv_fatbin", one)))))
 
 
 def plant_a_bug() -> None:
