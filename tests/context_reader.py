@@ -221,8 +221,43 @@ def source_faults(case: dict, files: dict[str, str]) -> list[str]:
     found += environment_faults(case, steps, profile)
     found += input_faults(case, files, steps, profile, release)
     expect(found, "edits", json.loads(files["edits.json"]), edits_of(case, profile))
-    found += cache_faults(steps, expected)
-    return found
+    expect(found, "addresses", json.loads(files["fetched.json"]), addresses_of(case, profile))
+    return found + cache_faults(steps, expected)
+
+
+def addresses_of(case: dict, profile: dict) -> dict:
+    """What must be fetched, from where: the data's addresses, with every submodule's commit."""
+    expected, torch = case["expect"], case["ask"]["torch"]
+    runfile = expected["cuda_origin"] == "runfile"
+    found = {"runfile": TOOLKITS[expected["cuda"]]["runfile"]["url"] if runfile else None}
+    if expected["tree"] == "archive":
+        archive = profile["archive"]
+        return found | {key: archive[key] for key in ("path", "size_bytes")}
+    if expected["tree"] == "local":
+        return found
+    release = RELEASES[torch]
+    return found | {
+        "urls": [read("envforge/capability/data/builds.yaml")["repository"]["url"]],
+        # A wheel's commit may differ from the tag's: then the tag says nothing of it.
+        "tag": release["tag"] if "commit" in release else None,
+        "commit": release.get("commit") or release["wheel_commit"],
+        "submodules": submodules_of(torch),
+    }
+
+
+def submodules_of(torch: str) -> list[dict]:
+    table = read("envforge/capability/data/submodules.yaml")
+    gone = {(row["path"], row["commit"]): row for row in table["vanished"]}
+    pins = sorted((row for row in table["pins"] if torch in row["torch"]), key=lambda r: r["path"])
+    return [
+        {
+            "path": pin["path"],
+            "urls": [pin["url"], *gone.get((pin["path"], pin["commit"]), {}).get("mirrors", ())],
+            "commit": pin["commit"],
+            "unused": gone.get((pin["path"], pin["commit"]), {}).get("unused", False),
+        }
+        for pin in pins
+    ]
 
 
 def profile_of(case: dict) -> dict:

@@ -7,6 +7,7 @@ As a program it writes one context a plan below a folder, for tests that must no
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -16,11 +17,15 @@ import yaml
 from envforge.build import BuildRequest, Prepared, prepare
 from envforge.capability.load import load
 from envforge.capability.lookup import find_card
-from envforge.image.render import write_context
+from envforge.capability.profiles import SourceArchive
+from envforge.image.plan import Plan
 from envforge.resolver import Request
+from envforge.sources.git import GitTree
 
 HERE = Path(__file__).parent
-CASES = yaml.safe_load((HERE / "cases/plans.yaml").read_text(encoding="utf-8"))["plans"]
+DATABASE = load()
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+CASES = yaml.load((HERE / "cases/plans.yaml").read_text(encoding="utf-8"), LOADER)["plans"]
 PLANS = [case for case in CASES if "route" in case["expect"]]
 REFUSALS = [case for case in CASES if "route" not in case["expect"]]
 
@@ -31,10 +36,9 @@ def prepared(case: dict, scratch: Path) -> Prepared:
     gpu, until = asked.pop("gpu", None), asked.pop("until", "runtime")
     profile = asked.pop("profile", None)
     source = local_tree(scratch / "tree") if asked.pop("tree", None) else None
-    database = load()
-    card = find_card(database, gpu) if gpu else None
+    card = find_card(DATABASE, gpu) if gpu else None
     wanted = BuildRequest(Request(card=card, **asked), until, profile=profile, source=source)
-    return prepare(database, wanted)
+    return prepare(DATABASE, wanted)
 
 
 def local_tree(folder: Path) -> Path:
@@ -43,13 +47,31 @@ def local_tree(folder: Path) -> Path:
     return folder
 
 
+def fetched(plan: Plan) -> dict:
+    """What the build would fetch, which no file of a context says: addresses and submodules."""
+    if plan.source is None:
+        return {}
+    tree, runfile = plan.source.tree.origin, plan.source.runfile
+    addresses = {"runfile": runfile.url if runfile else None}
+    if isinstance(tree, GitTree):
+        modules = [module._asdict() for module in tree.submodules or ()]
+        addresses |= {"urls": tree.urls, "tag": tree.tag, "commit": tree.commit}
+        addresses |= {"submodules": modules}
+    elif isinstance(tree, SourceArchive):
+        addresses |= {"path": tree.path, "size_bytes": tree.size_bytes}
+    return addresses
+
+
 def main() -> None:
     target = Path(sys.argv[1])
     os.environ["XDG_CACHE_HOME"] = str(target / "cache")
     for case in PLANS:
         folder = target / case["name"]
         folder.mkdir()
-        write_context(prepared(case, target).context, folder)
+        found = prepared(case, target)
+        for name, data in found.context.files.items():
+            (folder / name).write_bytes(data)
+        (folder / "fetched.json").write_text(json.dumps(fetched(found.plan)), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -170,7 +170,7 @@ def test_rendering_reads_templates_and_patches_and_does_nothing_else(tmp_path):
     seen = json.loads(
         subprocess.run(
             [sys.executable, "-c", WATCHED, tmp_path, names],
-            env={**os.environ, "PYTHONPATH": str(ROOT / "tests"), "XDG_CACHE_HOME": str(tmp_path)},
+            env={**os.environ, "PYTHONPATH": str(ROOT / "tests")},
             capture_output=True,
             check=True,
         ).stdout
@@ -189,7 +189,7 @@ def test_the_watch_sees_a_render_that_opens_a_socket(tmp_path):
     names = json.dumps(["gtx760-1.0.1"])
     outcome = subprocess.run(
         [sys.executable, "-c", impure, tmp_path, names],
-        env={**os.environ, "PYTHONPATH": str(ROOT / "tests"), "XDG_CACHE_HOME": str(tmp_path)},
+        env={**os.environ, "PYTHONPATH": str(ROOT / "tests")},
         capture_output=True,
         check=True,
     )
