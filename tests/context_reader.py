@@ -333,6 +333,9 @@ def input_faults(case: dict, files: dict, steps: dict, profile: dict, release: d
         command = next((run for run in runs(steps["toolchain"]) if name in run), "")
         if not ("--silent" in command and "--toolkit" in command and "--driver" not in command):
             found.append("the runfile installs more, or less, than the toolkit")
+    tools = {path.rsplit("/", 1)[1]: got.pop(path) for path in sorted(got) if path.endswith(".whl")}
+    if tools:  # not every build has its tools pinned yet; those that have are held to all of them
+        expect(found, "build tools", tools, tools_of(case))
     if expected["tree"] == "archive":
         name = profile["archive"]["path"].rsplit("/", 1)[1]
         expect(found, "source archive", got, {f"inputs/{name}": profile["archive"]["sha256"]})
@@ -355,6 +358,14 @@ def input_faults(case: dict, files: dict, steps: dict, profile: dict, release: d
     if not re.search(r"edit\.py /src \S*edits\.json", torch):
         found.append("the edits are never made")
     return found
+
+
+def tools_of(case: dict) -> dict[str, str]:
+    python = python_of(PLATFORMS[case["expect"]["platform"]], case["expect"]["python"])
+    built = (case["ask"]["torch"], python["wheel_tag"])
+    rows = read("envforge/capability/data/build_tools.yaml")["pinned"]
+    pinned = [row["packages"] for row in rows if (row["torch"], row["tag"]) == built]
+    return {p["file"]["name"]: p["file"]["sha256"] for packages in pinned for p in packages}
 
 
 def cache_faults(steps: dict, expected: dict) -> list[str]:
