@@ -170,7 +170,7 @@ def look_inside(content: Content, path: str) -> Seen:
         own=tuple(codes for codes, image in held if OWN.search(image)),
         glibc=newest(rb"\0GLIBC_(\d+(?:\.\d+)+)(?=\0)", strings),
         glibcxx=newest(rb"\0GLIBCXX_(\d+(?:\.\d+)+)(?=\0)", strings),
-        cudnn=cudnn_of(content, sections, strings),
+        cudnn=cudnn_of(content, sections),
         arch_list=arch_list_of(content, sections) if "libtorch_python" in path else None,
     )
 
@@ -199,10 +199,9 @@ def smallest_image(content: Content, fatbin: Fatbin) -> bytes:
     return b"" if smallest is None else names.whole(content, smallest)
 
 
-def cudnn_of(content: Content, sections: dict[str, elf.Section], strings: bytes) -> str | None:
+def cudnn_of(content: Content, sections: dict[str, elf.Section]) -> str | None:
     """Return what cudnnGetVersion() of a copy linked into the library answers."""
-    symbols = elf.read_symbols(read(content, sections.get(".dynsym")), strings)
-    for symbol in symbols:
+    for symbol in elf.read_symbols(content, dynamic=True):
         if symbol.name == b"cudnnGetVersion" and symbol.section:
             code = content.read(16, place_of(symbol.value, sections.values()))
             match = CUDNN_VERSION.search(code)

@@ -26,11 +26,10 @@ _ELF = Struct("<4sBBBBB7xHHIQQQIHHHHHH")
 _SECTION = Struct("<IIQQQQIIQQ")
 _ELF64, _LITTLE_ENDIAN = 2, 1
 MACHINE_CUDA = 190
-_SHT_NULL, _SHT_NOBITS = 0, 8
+_SHT_NULL, _SHT_SYMTAB, _SHT_NOBITS, _SHT_DYNSYM = 0, 2, 8, 11
 _SHF_COMPRESSED = 0x800
 _SHN_XINDEX = 0xFFFF
-_NAME_LIMIT = 1 << 16
-"""Kernels of templates have names of several kilobytes."""
+_NAME_LIMIT = 1 << 12
 _TABLE_LIMIT = 1 << 24
 """No table of a real library comes near; a damaged one must not fill the memory."""
 _SYMBOL = Struct("<IBBHQQ")
@@ -70,7 +69,9 @@ class Member(NamedTuple):
 class Symbol(NamedTuple):
     """One row of a symbol table."""
 
-    name: bytes
+    strings: bytes
+    """The table its name stands in: most names are never asked for."""
+    start: int
     kind: int
     """1 data, 2 function, 3 section."""
     other: int
@@ -79,6 +80,12 @@ class Symbol(NamedTuple):
     """0: defined in another file."""
     value: int
     """Its address."""
+
+    @property
+    def name(self) -> bytes:
+        """Its name, mangled; empty where the table is cut off."""
+        end = self.strings.find(b"\0", self.start)
+        return self.strings[self.start : end] if end >= 0 else b""
 
 
 def identify(content: Content) -> Format:
@@ -201,12 +208,25 @@ def _named(
             yield section._replace(end=min(section.end, end))
 
 
-def read_symbols(table: bytes, strings: bytes) -> Iterator[Symbol]:
-    """Yield a symbol table's rows, their names out of ``strings``; a torn last one is left."""
-    whole = len(table) // _SYMBOL.size * _SYMBOL.size
-    for start, kind, other, section, value, _size in _SYMBOL.iter_unpack(table[:whole]):
-        name = strings[start : start + _NAME_LIMIT].split(b"\0", 1)[0]
-        yield Symbol(name, kind & 0xF, other, section, value)
+def read_symbols(content: Content, *, dynamic: bool = False) -> Iterator[Symbol]:
+    """Yield the symbols of an ELF file: all, or those it shares with others (``dynamic``)."""
+    header = read_header(content, 0, content.size)
+    rows = [] if header is None else _section_rows(content, header, 0, content.size)
+    for row in rows:
+        if row[1] == (_SHT_DYNSYM if dynamic else _SHT_SYMTAB) and row[6] < len(rows):
+            strings = _bytes_of(content, rows[row[6]])
+            for start, kind, other, section, value, _size in _symbol_rows(_bytes_of(content, row)):
+                yield Symbol(strings, start, kind & 0xF, other, section, value)
+
+
+def _bytes_of(content: Content, row: _Row) -> bytes:
+    offset, size = row[4:6]
+    inside = max(0, min(size, content.size - offset, _TABLE_LIMIT))
+    return content.read(inside, offset) if inside else b""
+
+
+def _symbol_rows(table: bytes) -> Iterator[tuple[int, ...]]:
+    return _SYMBOL.iter_unpack(table[: len(table) // _SYMBOL.size * _SYMBOL.size])
 
 
 def read_archive(content: Content, *, defects: list[Defect]) -> Iterator[Member]:

@@ -90,9 +90,7 @@ def kernels_of(image: bytes) -> Iterator[bytes]:
     if not image.startswith(elf.ELF_MAGIC):
         yield from names.kernels(image)
         return
-    content = content_of(image)
-    sections = elf.read_sections(content, 0, content.size, defects=[])
-    data = {section.name: image[section.offset : section.end] for section in sections}
-    for symbol in elf.read_symbols(data.get(".symtab", b""), data.get(".strtab", b"")):
-        if symbol.section and symbol.kind == _FUNCTION and symbol.other & _CUDA_ENTRY:
+    for symbol in elf.read_symbols(content_of(image)):
+        is_kernel = symbol.section and symbol.kind == _FUNCTION and symbol.other & _CUDA_ENTRY
+        if is_kernel and symbol.name:
             yield symbol.name

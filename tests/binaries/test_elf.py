@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from test_fatbin import strict
 
 from envforge.binaries.content import content_of
-from envforge.binaries.elf import identify, read_archive, read_sections
+from envforge.binaries.elf import Symbol, identify, read_archive, read_sections
 from envforge.binaries.errors import BinaryError
 from envforge.binaries.fatbin import Defect
 
@@ -169,3 +169,9 @@ def test_no_change_of_bytes_makes_it_fail_or_read_outside(changes):
         damaged[offset] = value
     for section in read_sections(strict(bytes(damaged)), 0, len(damaged), defects=[]):
         assert 0 <= section.offset < section.end <= len(damaged)
+
+
+def test_a_symbol_whose_name_is_cut_off_has_none():
+    whole = Symbol(b"\0kernel\0", 1, 2, 0, 1, 0)
+    assert whole.name == b"kernel"
+    assert [whole._replace(strings=b"\0kern").name, whole._replace(start=99).name] == [b"", b""]
