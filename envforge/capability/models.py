@@ -246,7 +246,7 @@ class Wheel(Fact, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def support_on(self, card: ComputeCapability) -> Support:
         """How ``card`` runs torch's own kernels of this wheel."""
-        return best_support([DeviceCode.parse(code) for code in self.codes], card)
+        return support_of(self.codes, card)
 
 
 class Requirement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -278,6 +278,10 @@ class DistributionBuild(Fact, frozen=True, kw_only=True, forbid_unknown_fields=T
     """None: computes on the CPU only."""
     codes: tuple[str, ...] = ()
 
+    def support_on(self, card: ComputeCapability) -> Support:
+        """How ``card`` runs its kernels."""
+        return support_of(self.codes, card)
+
 
 class CondaBuild(Fact, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One CUDA variant of one release in conda-forge's pytorch package."""
@@ -288,6 +292,10 @@ class CondaBuild(Fact, frozen=True, kw_only=True, forbid_unknown_fields=True):
     cudnn: Range | None = None
     """Versions of cuDNN it was built for and installs; the newest is what an installer takes."""
     pythons: tuple[Version, ...] = ()
+
+    def support_on(self, card: ComputeCapability) -> Support:
+        """How ``card`` runs its kernels."""
+        return support_of(self.codes, card)
 
 
 class PlatformPython(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -457,6 +465,14 @@ class Database(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return found
 
     @cached_property
+    def conda_of(self) -> dict[str, tuple[CondaBuild, ...]]:
+        """Release -> its CUDA builds on conda-forge."""
+        found: dict[str, tuple[CondaBuild, ...]] = {}
+        for build in self.conda_builds:
+            found[build.torch] = (*found.get(build.torch, ()), build)
+        return found
+
+    @cached_property
     def devices(self) -> Mapping[str, Device]:
         """PCI id -> device."""
         return Devices(self.device_table)
@@ -517,6 +533,12 @@ class Database(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         from envforge.capability.profiles import Profile  # noqa: PLC0415
 
         return msgspec.msgpack.decode(self.profile_table, type=tuple[Profile, ...])
+
+
+@cache
+def support_of(codes: tuple[str, ...], card: ComputeCapability) -> Support:
+    """How ``card`` runs machine code of these architectures; many wheels carry the same."""
+    return best_support([DeviceCode.parse(code) for code in codes], card)
 
 
 @cache

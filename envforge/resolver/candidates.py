@@ -23,7 +23,7 @@ from envforge.capability.models import (
 from envforge.resolver import lifts, rules
 from envforge.resolver.ground import Ground, Place
 from envforge.resolver.model import Broken, Candidate, Request, Resolution, RouteKind
-from envforge.values import DeviceCode, Support, best_support, version_key
+from envforge.values import DeviceCode, Support, version_key
 
 
 class Search:
@@ -88,32 +88,32 @@ def _wheels_of(search: Search, route: RouteKind) -> Iterator[Wheel]:
 
 def _wheels(search: Search, route: RouteKind) -> Iterator[Candidate]:
     for wheel in _wheels_of(search, route):
-        capability = search.ground.card.compute_capability
-        support = wheel.support_on(capability)
-        resolution = Resolution(
-            route=route,
-            compute_capability=str(search.ground.card.compute_capability),
-            torch=wheel.torch,
-            support=support,
-            evidence=wheel.evidence,
-            source=wheel.source,
-            cuda=wheel.cuda,
-            variant=wheel.variant,
-            codes=wheel.codes,
-            notes=(
-                *_jit(support),
-                *_alone(search, wheel),
-                *wheel_risks(search.database, wheel, capability),
-            ),
-        )
         broken = (
             *rules.kernels(wheel, search.ground.card),
             *search.ground.driver(wheel.cuda),
         )
         if broken:
-            yield Candidate(resolution, broken)
+            yield search.left(broken)
         else:
-            yield from _placed(search, wheel, resolution)
+            yield from _placed(search, wheel, _offered(search, route, wheel))
+
+
+def _offered(search: Search, route: RouteKind, wheel: Wheel) -> Resolution:
+    capability = search.ground.card.compute_capability
+    support = wheel.support_on(capability)
+    risks = wheel_risks(search.database, wheel, capability)
+    return Resolution(
+        route=route,
+        compute_capability=str(capability),
+        torch=wheel.torch,
+        support=support,
+        evidence=wheel.evidence,
+        source=wheel.source,
+        cuda=wheel.cuda,
+        variant=wheel.variant,
+        codes=wheel.codes,
+        notes=(*_jit(support), *_alone(search, wheel), *risks),
+    )
 
 
 def _alone(search: Search, wheel: Wheel) -> tuple[str, ...]:
@@ -158,15 +158,17 @@ def _conda(search: Search) -> Iterator[Candidate]:
     request, ground = search.request, search.ground
     if request.placed or request.platform:
         return  # the channel brings its own base
-    for build in search.database.conda_builds:
-        if build.torch != search.release.version or not ground.accepts_cuda(build.cuda):
-            continue
+    for build in search.database.conda_of.get(search.release.version, ()):
         pythons = [python for python in build.pythons if ground.accepts_python(python)]
-        if pythons:
+        if not pythons or not ground.accepts_cuda(build.cuda):
+            continue
+        if broken := _shipped_rules(search, "conda-forge", build):
+            yield search.left(broken)
+        else:
             shipped = _shipped(search, "conda-forge", build)
             risks = conda_risks(search.database, build, ground.card.compute_capability)
             notes = (*shipped.notes, *risks)
-            yield _judged(search, build, replace(shipped, notes=notes, python=pythons[-1]))
+            yield Candidate(replace(shipped, notes=notes, python=pythons[-1]), ())
 
 
 def _distribution(search: Search) -> Iterator[Candidate]:
@@ -178,22 +180,24 @@ def _distribution(search: Search) -> Iterator[Candidate]:
             continue
         if not (ground.accepts_cuda(build.cuda) and ground.accepts_python(build.python)):
             continue
-        place = {"python": build.python, "platform": build.platform, "package": build.package}
-        yield _judged(search, build, replace(_shipped(search, "distribution", build), **place))
+        if broken := _shipped_rules(search, "distribution", build):
+            yield search.left(broken)
+        else:
+            place = {"python": build.python, "platform": build.platform, "package": build.package}
+            yield Candidate(replace(_shipped(search, "distribution", build), **place), ())
 
 
-def _judged(
-    search: Search, build: CondaBuild | DistributionBuild, shipped: Resolution
-) -> Candidate:
-    broken = rules.shipped_kernels(build, shipped)
+def _shipped_rules(
+    search: Search, route: RouteKind, build: CondaBuild | DistributionBuild
+) -> tuple[Broken, ...]:
     driver = search.ground.driver(build.cuda) if build.cuda else ()
-    return Candidate(shipped, (*broken, *driver))
+    return (*rules.shipped_kernels(build, route, search.ground.card), *driver)
 
 
 def _shipped(search: Search, route: RouteKind, build: CondaBuild | DistributionBuild) -> Resolution:
     """Describe a build that somebody else ships."""
     capability = search.ground.card.compute_capability
-    support = best_support([DeviceCode.parse(code) for code in build.codes], capability)
+    support = build.support_on(capability)
     return Resolution(
         route=route,
         compute_capability=str(capability),

@@ -21,7 +21,7 @@ from envforge.capability.models import (
     Wheel,
     in_range,
 )
-from envforge.resolver.model import Broken, Resolution
+from envforge.resolver.model import Broken, RouteKind
 from envforge.values import version_key
 
 Refused = Mapping[str, tuple[Broken, ...]]
@@ -77,22 +77,20 @@ def kernels(wheel: Wheel, card: Card) -> Iterator[Broken]:
 
 
 def shipped_kernels(
-    build: CondaBuild | DistributionBuild, shipped: Resolution
-) -> tuple[Broken, ...]:
+    build: CondaBuild | DistributionBuild, route: RouteKind, card: Card
+) -> Iterator[Broken]:
     """The kernels of a build that somebody else ships must run on the card."""
-    if shipped.support != "none":
-        return ()
-    rule = _broken(
-        f"{shipped.route}-{build.torch}-cuda-{build.cuda}-kernels",
-        "shipped-kernels",
-        build,
-        route=shipped.route,
-        torch=build.torch,
-        cuda=str(build.cuda),
-        codes=" ".join(build.codes),
-        compute_capability=str(shipped.compute_capability),
-    )
-    return (rule,)
+    if build.support_on(card.compute_capability) == "none":
+        yield _broken(
+            f"{route}-{build.torch}-cuda-{build.cuda}-kernels",
+            "shipped-kernels",
+            build,
+            route=route,
+            torch=build.torch,
+            cuda=str(build.cuda),
+            codes=" ".join(build.codes),
+            compute_capability=str(card.compute_capability),
+        )
 
 
 def driver(
