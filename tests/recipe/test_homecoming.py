@@ -1,0 +1,200 @@
+"""The pupil comes home: a real engine, a real torch 1.0.1 on Python 2.7, and everything against it."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+pytestmark = [pytest.mark.engine, pytest.mark.slow]
+
+PUPIL = str(Path(__file__).parent / "pupil")
+KILLS = 50
+STEPS = 1500
+
+
+@pytest.fixture(scope="module")
+def lock(engine, tmp_path_factory):
+    """The lock of an image with torch 1.0.1 for the CPU, built by envforge itself."""
+    folder = tmp_path_factory.mktemp("torch")
+    command = [sys.executable, "-m", "envforge", "build", "--cpu", "--torch", "1.0.1"]
+    answer = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stderr
+    return folder / "envforge.lock"
+
+
+class Home:
+    """Runs of the pupil in one directory."""
+
+    def __init__(self, lock: Path, folder: Path) -> None:
+        self.lock, self.run_dir = lock, folder / "run"
+        self.environment = {**os.environ, "ENVFORGE_STATE": str(folder / "state"), "NO_COLOR": "1"}
+
+    def start(self, *flags: str, **settings: object) -> subprocess.Popen[str]:
+        pairs = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+        command = [sys.executable, "-m", "envforge", "run", PUPIL, "--lock", str(self.lock)]
+        return subprocess.Popen(
+            [*command, "--cpu", "--run-dir", str(self.run_dir), *pairs, *flags],
+            cwd=self.run_dir.parent,
+            env=self.environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *flags: str, **settings: object) -> tuple[int, str]:
+        process = self.start(*flags, **settings)
+        _, errors = process.communicate(timeout=600)
+        return process.returncode, errors
+
+    @property
+    def record(self) -> dict:
+        return json.loads((self.run_dir / "run.json").read_text())
+
+    @property
+    def weights(self) -> str:
+        return json.loads((self.run_dir / "result.json").read_text())["weights"]
+
+    def container(self) -> str:
+        return f"envforge-run-{self.record['id'][:12]}"
+
+
+@pytest.fixture
+def home(lock, tmp_path):
+    return Home(lock, tmp_path)
+
+
+def test_memory_and_nan_are_survived_one_after_the_other(home):
+    """512 MiB hold two examples of 120 MiB, not four; from step 30 a rate above 0.03 gives NaN."""
+    code, errors = home.run(
+        "--memory", "512MiB", hog_mib=120, rate=0.08, nan_above=0.03, steps=60, delay=0.05
+    )
+    assert code == 0, errors
+    first, second, third, fourth = home.record["attempts"]
+    assert (first["reason"], first["exit_code"]) == ("host-oom", 137)
+    assert first["last_iteration"] == 14
+    assert second["changes"] == [{"setting": "batch", "before": 4, "after": 2}]
+    assert (second["from_checkpoint"], second["first_iteration"]) == ("model_0000010.pth", 10)
+    assert (second["reason"], second["because"]) == ("diverged", ["loss was nan at step 30"])
+    assert (third["reason"], third["rates"]) == ("diverged", [0.04])
+    assert (fourth["reason"], fourth["rates"], fourth["rate_factor"]) == ("finished", [0.02], 0.5)
+    assert fourth["from_checkpoint"] == "model_0000020.pth"
+    assert home.record["settings"]["rate"] == 0.02
+    log = (home.run_dir / "log.txt").read_text()
+    assert "lr: 0.080000" in log
+    assert log.rpartition("lr: ")[2].startswith("0.020000")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(lock, tmp_path_factory):
+    """The weights of a run that nobody killed."""
+    home = Home(lock, tmp_path_factory.mktemp("undisturbed"))
+    code, errors = home.run(steps=STEPS, delay=0)
+    assert code == 0, errors
+    return home.weights
+
+
+def kill(pids: list[int]) -> bool:
+    """SIGKILL; whether there was anybody to kill."""
+    hit = False
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+            hit = True
+        except ProcessLookupError:
+            continue
+    return hit
+
+
+def processes(mark: str) -> list[int]:
+    return [
+        each.pid
+        for each in psutil.process_iter(["cmdline"])
+        if mark in " ".join(each.info["cmdline"] or [])
+    ]
+
+
+def trainer(engine, home: Home) -> list[int]:
+    """The training itself, below the container's init."""
+    container = engine.attach(home.container())
+    return list(container.pids())[1:2] if container else []
+
+
+def shim(engine, home: Home) -> list[int]:
+    """What stands between the engine and the container: with it the container is lost."""
+    container = engine.attach(home.container())
+    marked = processes(container.id) if container else []
+    return [pid for pid in marked if "containerd-shim" in " ".join(psutil.Process(pid).cmdline())]
+
+
+def changed(paths: Callable[[], list[Path]]) -> Callable[[], bool]:
+    """Whether one of the files has been written since."""
+
+    def stamps() -> dict[Path, int]:
+        found = {}
+        for path in paths():
+            try:
+                found[path] = path.stat().st_mtime_ns
+            except OSError:
+                continue
+        return found
+
+    before = stamps()
+    return lambda: stamps() != before
+
+
+def wait_for_moment(dice: random.Random, home: Home, process: subprocess.Popen[str]) -> None:
+    """A random moment: of the clock, in the write of a checkpoint, or of the run's state."""
+    kind = dice.choice(["clock", "checkpoint", "state"])
+    if kind == "checkpoint":
+        moment = changed(lambda: list(home.run_dir.glob("model_*.pth")))
+    elif kind == "state":
+        moment = changed(lambda: list(home.run_dir.glob("*run.json*")))
+    else:
+        at = time.monotonic() + dice.uniform(0.05, 2.5)
+        moment = lambda: time.monotonic() >= at  # noqa: E731 -- one of three of a kind
+    give_up = time.monotonic() + 10
+    while process.poll() is None and time.monotonic() < give_up and not moment():
+        time.sleep(0.0005)
+    time.sleep(dice.choice([0, 0, dice.uniform(0, 0.01)]))
+
+
+@pytest.mark.timeout(1800)
+def test_killed_at_fifty_random_moments_it_ends_with_the_same_weights(engine, home, undisturbed):
+    seed = random.randrange(2**32)
+    dice = random.Random(seed)
+    targets = ["supervisor", "trainer", "engine"]
+    done = dict.fromkeys(targets, 0)
+    process = home.start(steps=STEPS, delay=0.03)
+    while sum(done.values()) < KILLS:
+        target = targets[sum(done.values()) % 3]
+        wait_for_moment(dice, home, process)
+        assert process.poll() != 0, f"it came home after {done}, seed {seed}: make it longer"
+        if process.poll() is None and (home.run_dir / "run.json").exists():
+            pids = {
+                "supervisor": lambda: [process.pid],
+                "trainer": lambda: trainer(engine, home),
+                "engine": lambda: shim(engine, home),
+            }[target]()
+            done[target] += kill(pids)
+        if target == "supervisor" or process.poll() is not None:
+            process.wait()
+            process.stderr.close()
+            process = home.start()
+    _, errors = process.communicate(timeout=600)
+    while process.returncode == 9:  # more kills in a row than the ladder has tries
+        process = home.start()
+        _, errors = process.communicate(timeout=600)
+    assert process.returncode == 0, f"{errors}, seed {seed}"
+    assert home.weights == undisturbed, f"seed {seed}"
+    assert engine.attach(home.container()) is None
+    print(f"killed {done} in {len(home.record['attempts'])} attempts, seed {seed}")
