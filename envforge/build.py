@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
@@ -11,6 +12,7 @@ from typing import NamedTuple
 import filelock
 import platformdirs
 
+from envforge import documents
 from envforge.capability.load import content_hash
 from envforge.capability.models import Database
 from envforge.errors import BuildFailed, EnvforgeError, PatchError, UsageError
@@ -18,12 +20,12 @@ from envforge.events import Event, OnEvent
 from envforge.image.bootstrap import Base, BaseImage, ensure_base
 from envforge.image.engine import Build, Capacity, Engine, connect
 from envforge.image.inputs import link, place_inputs
-from envforge.image.lock import BaseLock, Lock, find_lock, write_lock
+from envforge.image.lock import BaseLock, CheckLock, Lock, find_lock, write_lock
 from envforge.image.plan import LocalTree, Plan, Stage, Wanted, make_plan
 from envforge.image.render import BuildContext, render, write_context
 from envforge.image.verify import verify
 from envforge.patching.edit import DOES_NOT_FIT
-from envforge.resolver import Request, Resolution, resolve
+from envforge.resolver import Request, resolve
 from envforge.sources.store import Store, default_root, hash_file
 from envforge.sources.tarball import pack_directory
 
@@ -65,17 +67,20 @@ class Prepared(NamedTuple):
     @property
     def image(self) -> str:
         """The tag of the image this plan makes."""
-        resolution = self.plan.resolution
-        sm = "_".join(resolution.codes) if resolution.route == "source" else _card_code(resolution)
+        resolution, sm = self.plan.resolution, self.card_code
         name = "toolchain" if self.plan.until == "toolchain" else "torch"
         cuda = f"{resolution.cuda}-{sm}" if sm != "cpu" else sm
         return f"envforge/{name}:{resolution.torch}-{cuda}-{self.context.digest[:12]}"
 
-
-def _card_code(resolution: Resolution) -> str:
-    if resolution.compute_capability is None:
-        return "cpu"
-    return f"sm_{resolution.compute_capability.replace('.', '')}"
+    @property
+    def card_code(self) -> str:
+        """Machine code the image is for: ``sm_35``, ``sm_35_compute_35``, ``cpu``."""
+        resolution = self.plan.resolution
+        if resolution.route == "source":
+            return "_".join(resolution.codes)
+        if resolution.compute_capability is None:
+            return "cpu"
+        return f"sm_{resolution.compute_capability.replace('.', '')}"
 
 
 class Outcome(NamedTuple):
@@ -139,14 +144,13 @@ def _build_and_verify(
         base = ensure_base(
             engine, Base(plan.platform, wanted.archive), store, log=log, on_event=on_event
         )
-        place_inputs(plan, prepared.folder, store, wanted.archive, on_event)
+        tree = place_inputs(plan, prepared.folder, store, wanted.archive, on_event)
         jobs = wanted.jobs or _jobs(engine.capacity())
         with _naming_patches():
             image_id = engine.build(_target(prepared, plan.until, jobs), log=log, on_event=on_event)
         wheels = _take_wheels(engine, prepared, jobs, log, on_event)
     verified = verify(engine, image_id, plan, on_event)
-    engine.tag(image_id, prepared.image)
-    engine.remove(_unverified(prepared))
+    image_id = _name(engine, prepared, verified, log, on_event)
     return Lock(
         plan=prepared.context.digest,
         stage=plan.until,
@@ -157,11 +161,37 @@ def _build_and_verify(
         python=plan.python.executable,
         base=_base_lock(base),
         inputs=prepared.context.inputs,
+        tree=tree,
         patches=tuple(patch.id for patch in prepared.context.patches),
         wheels=wheels,
         database=content_hash(),
         verified=verified,
     )
+
+
+def _name(
+    engine: Engine,
+    prepared: Prepared,
+    verified: tuple[CheckLock, ...],
+    log: Path,
+    on_event: OnEvent,
+) -> str:
+    """Give the verified image its name, with what it is and what was seen as labels."""
+    resolution = prepared.plan.resolution
+    labels = {
+        "org.opencontainers.image.title": f"torch {resolution.torch} for {prepared.card_code}",
+        "org.opencontainers.image.version": resolution.torch,
+        "envforge.plan": prepared.context.digest,
+        "envforge.resolution": documents.to_json(resolution),
+        "envforge.verified": documents.to_json(verified),
+    }
+    with tempfile.TemporaryDirectory(prefix="envforge-") as folder:
+        dockerfile = Path(folder) / "Dockerfile"
+        dockerfile.write_text(f"FROM {_unverified(prepared)}\n", encoding="utf-8")
+        named = Build(Path(folder), prepared.image, labels=labels)
+        image_id = engine.build(named, log=log, on_event=on_event)
+    engine.remove(_unverified(prepared))
+    return image_id
 
 
 def _matches(lock: Lock, prepared: Prepared, engine: Engine) -> bool:

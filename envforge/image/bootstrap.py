@@ -168,7 +168,7 @@ def bootstrap(
     epoch = str(max(release.timestamp for release in source.releases))
     env = {**os.environ, "SOURCE_DATE_EPOCH": epoch, "LC_ALL": "C.UTF-8"}
     try:
-        with rootfs.open("wb") as target, log.open("a", encoding="utf-8") as record:
+        with rootfs.open("wb") as target, log.open("a", encoding="utf-8", buffering=1) as record:
             record.write(f"$ {' '.join(argv)}\n")
             # The archive comes over standard output: as a plain user mmdebstrap writes as another
             # uid, which may not reach into this user's cache.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import NamedTuple
 
 from envforge.capability.models import Platform
 from envforge.events import OnEvent
@@ -17,35 +18,46 @@ from envforge.sources.store import Store
 
 def place_inputs(
     plan: Plan, folder: Path, store: Store, archive: str | None, on_event: OnEvent
-) -> None:
+) -> tuple[str, ...]:
     """Put every input of ``plan`` below ``folder``, fetching what the store does not have.
 
-    ``archive``: the distribution's archive, if the user stated one. Raises SourceError or
+    ``archive``: the distribution's archive, if the user stated one. Returns what git found in the
+    tree, as lines ``COMMIT PATH``; none for a tree that is no work tree. Raises SourceError or
     HashMismatch.
     """
     for wheel in plan.wheels:
         link(fetch_wheel(wheel, store, on_event), folder / "inputs/wheels" / wheel.name)
     if plan.source is None:
-        return
-    tree, runfile = plan.source.tree, plan.source.runfile
-    if plan.until != "toolchain":
-        link(_fetch(tree, plan.platform, store, archive, on_event), folder / "inputs" / tree.name)
+        return ()
+    runfile = plan.source.runfile
     if runfile is not None:
         path = fetch_url(runfile.url, runfile.sha256, runfile.name, store, on_event)
         link(path, folder / "inputs" / runfile.name)
+    if plan.until == "toolchain":
+        return ()
+    tree = plan.source.tree
+    packed = _fetch(tree, plan.platform, store, archive, on_event)
+    link(packed.archive, folder / "inputs" / tree.name)
+    return packed.record
+
+
+class _Packed(NamedTuple):
+    archive: Path
+    record: tuple[str, ...] = ()
 
 
 def _fetch(
     tree: SourceTree, platform: Platform, store: Store, archive: str | None, on_event: OnEvent
-) -> Path:
+) -> _Packed:
     """Return the tar file of the sources."""
     origin = tree.origin
     if isinstance(origin, GitTree):
-        return fetch_tree(origin, store, on_event).archive
+        fetched = fetch_tree(origin, store, on_event)
+        return _Packed(fetched.archive, fetched.record)
     if isinstance(origin, LocalTree):
-        return origin.packed
+        return _Packed(origin.packed)
     urls = tuple(f"{address}/{origin.path}" for address in candidates(platform, archive))
-    return fetch_first(urls, origin.sha256, origin.name, store, on_event)
+    return _Packed(fetch_first(urls, origin.sha256, origin.name, store, on_event))
 
 
 def link(stored: Path, target: Path) -> None:

@@ -51,6 +51,8 @@ class Lock(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     base: BaseLock
     inputs: dict[str, str]
     """Path in the build context -> sha256."""
+    tree: tuple[str, ...] = ()
+    """Of a tree from git: each repository as ``COMMIT PATH``, its submodules too."""
     patches: tuple[str, ...]
     wheels: dict[str, str] = {}
     """Wheels that were built: file name -> sha256. Empty where published ones were installed."""

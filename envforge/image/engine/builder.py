@@ -137,7 +137,7 @@ def run_build(
     with tempfile.TemporaryDirectory(prefix="envforge-build-") as scratch:
         id_file = Path(scratch) / "image-id"
         argv = _argv(builder, build, id_file)
-        with log.open("a", encoding="utf-8") as record:
+        with log.open("a", encoding="utf-8", buffering=1) as record:
             code = _follow(argv, endpoint, progress, record)
         if code != 0 or not id_file.is_file():
             gone = _is_gone(builder, endpoint, progress)

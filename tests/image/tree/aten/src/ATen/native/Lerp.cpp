@@ -1,7 +1,11 @@
-// Uses what the distribution must give: fmt, pocketfft, sleef, flatbuffers.
+// Uses what a submodule or the distribution must give: fmt, pocketfft, sleef, flatbuffers, kineto.
 #include <fmt/format.h>
 #include <pocketfft_hdronly.h>
+#ifdef USE_SYSTEM_SLEEF
 #include <sleef.h>
+#else
+static double Sleef_sin_u10(double value) { return value; }
+#endif
 
 #include <torch/csrc/jit/serialization/mobile_bytecode_generated.h>
 #include <torch/csrc/profiler/kineto_shim.h>
