@@ -17,6 +17,7 @@ from envforge.sources import repository
 from envforge.sources.git import GitTree, Submodule, fetch_tree, verify_tree
 from envforge.sources.store import Store
 
+WITHOUT = frozenset({"third_party/fbgemm"})
 WHO = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "protocol.file.allow=always"]
 
 
@@ -43,25 +44,36 @@ def made(folder: Path, **files: str) -> str:
     return commit(folder)
 
 
-class Upstream:
+def add_submodule(folder: Path, where: str, path: str, url: str) -> None:
+    # A relative address is meant relative to the remote; a fresh repository has none yet.
+    git(folder / where, "remote", "add", "origin", f"file://{folder}/{where}")
+    git(folder / where, "submodule", "add", "-q", url, path)
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory) -> Path:
     """A tree with a submodule that has a submodule itself; its tag is v1."""
+    folder = tmp_path_factory.mktemp("pristine")
+    made(folder / "asmjit", asm="jit")
+    made(folder / "fbgemm", lib="gemm")
+    add_submodule(folder, "fbgemm", "asmjit", "../asmjit")
+    commit(folder / "fbgemm")
+    made(folder / "torch", setup="a tree")
+    add_submodule(folder, "torch", "third_party/fbgemm", "../fbgemm")
+    commit(folder / "torch")
+    git(folder / "torch", "tag", "-a", "v1", "-m", "one")
+    return folder
+
+
+class Upstream:
+    """A copy of that tree that a test may harm."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.inner = made(folder / "asmjit", asm="jit")
-        made(folder / "fbgemm", lib="gemm")
-        self._add("fbgemm", "asmjit", "../asmjit")
-        self.fbgemm = commit(folder / "fbgemm")
-        made(folder / "torch", setup="a tree")
-        self._add("torch", "third_party/fbgemm", f"file://{folder}/fbgemm")
-        self.commit = commit(folder / "torch")
-        git(folder / "torch", "tag", "-a", "v1", "-m", "one")
         self.url = f"file://{folder}/torch"
-
-    def _add(self, where: str, path: str, url: str) -> None:
-        # A relative address is meant relative to the remote; a fresh repository has none yet.
-        git(self.folder / where, "remote", "add", "origin", f"file://{self.folder}/{where}")
-        git(self.folder / where, "submodule", "add", "-q", url, path)
+        self.commit, self.fbgemm, self.inner = (
+            git(folder / name, "rev-parse", "HEAD") for name in ("torch", "fbgemm", "asmjit")
+        )
 
     def tree(self, **changes) -> GitTree:
         return GitTree((self.url,), self.commit, "v1")._replace(**changes)
@@ -72,8 +84,8 @@ class Upstream:
 
 
 @pytest.fixture
-def upstream(tmp_path) -> Upstream:
-    return Upstream(tmp_path / "upstream")
+def upstream(pristine, tmp_path) -> Upstream:
+    return Upstream(shutil.copytree(pristine, tmp_path / "upstream", symlinks=True))
 
 
 @pytest.fixture
@@ -164,7 +176,7 @@ def test_a_vanished_submodule_that_nothing_reads_is_left_out_with_a_warning(upst
 
 
 def test_a_submodule_the_profile_does_without_is_not_fetched(upstream, git_store, tmp_path):
-    tree = upstream.tree(without=frozenset({"third_party/fbgemm"}))
+    tree = upstream.tree(without=WITHOUT)
     fetched = fetch_tree(tree, git_store)
     assert [part.path for part in fetched.parts] == ["."]
     verify_tree(extracted(fetched.archive, tmp_path / "out"), fetched.record)
@@ -314,3 +326,68 @@ def test_a_killed_fetch_is_resumed_with_what_was_fetched(upstream, git_store):
         "third_party/fbgemm",
         "third_party/fbgemm/asmjit",
     ]
+
+
+def test_progress_is_told_in_bytes(upstream, git_store):
+    (upstream.folder / "torch" / "weights").write_bytes(os.urandom(4 << 20))
+    heavy = commit(upstream.folder / "torch", "weights")
+    heard = []
+    fetch_tree(upstream.tree(commit=heavy, tag=None), git_store, heard.append)
+    received = [event for event in heard if event.kind == "bytes" and event.text == "torch"]
+    assert received[-1].done >= 4 << 20
+    assert next(event.text for event in heard if event.kind == "step").startswith(
+        "fetching torch at "
+    )
+
+
+def test_a_submodule_nobody_wrote_an_address_for_is_left_out_with_a_warning(upstream, git_store):
+    """pytorch issue 7150: an entry in the tree alone."""
+    torch = upstream.folder / "torch"
+    git(torch, "update-index", "--add", "--cacheinfo", f"160000,{upstream.inner},third_party/nccl")
+    git(torch, "commit", "-q", "-m", "an entry by mistake")
+    heard = []
+    tree = upstream.tree(commit=git(torch, "rev-parse", "HEAD"), tag=None)
+    paths = [part.path for part in fetch_tree(tree, git_store, heard.append).parts]
+    assert "third_party/nccl" not in paths
+    warnings = [event.text for event in heard if event.kind == "warning"]
+    assert warnings == ["third_party/nccl: no address is written for it; left out"]
+
+
+def test_an_address_that_does_not_answer_is_tried_once_and_named(upstream, git_store, tmp_path):
+    gone = f"file://{tmp_path}/gone"
+    fetched = fetch_tree(upstream.tree(urls=(gone, upstream.url), without=WITHOUT), git_store)
+    assert fetched.parts[0].commit == upstream.commit
+    with pytest.raises(SourceError) as caught:
+        fetch_tree(upstream.tree(urls=(gone,)), Store(tmp_path / "other"))
+    assert len(caught.value.because) == 1
+    assert caught.value.because[0].startswith(f"{gone}: fatal: ")
+
+
+def test_a_directory_that_is_no_git_tree_is_not_verified(tmp_path):
+    with pytest.raises(SourceError) as caught:
+        verify_tree(tmp_path, ())
+    assert caught.value.what == f"{tmp_path} is not a git tree"
+
+
+def test_a_machine_without_git_says_what_to_install(upstream, git_store, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SourceError) as caught:
+        fetch_tree(upstream.tree(), git_store)
+    assert caught.value.what == "git cannot be started"
+    assert caught.value.hint == "apt-get install git"
+
+
+def test_an_abbreviated_commit_is_a_mistake_of_the_caller(upstream, git_store):
+    with pytest.raises(ValueError, match="not a full commit id"):
+        fetch_tree(upstream.tree(commit=upstream.commit[:12]), git_store)
+
+
+def test_a_repository_that_a_hook_is_run_for_is_not_touched(upstream, git_store, monkeypatch):
+    """git sets GIT_DIR for its hooks; a build started from one must not write there."""
+    elsewhere = made(upstream.folder / "elsewhere", a="b")
+    monkeypatch.setenv("GIT_DIR", str(upstream.folder / "elsewhere" / ".git"))
+    monkeypatch.setenv("GIT_INDEX_FILE", str(upstream.folder / "elsewhere" / ".git" / "index"))
+    assert len(fetch_tree(upstream.tree(), git_store).parts) == 3
+    monkeypatch.undo()
+    assert git(upstream.folder / "elsewhere", "rev-parse", "HEAD") == elsewhere
+    assert git(upstream.folder / "elsewhere", "status", "--porcelain") == ""
