@@ -22,7 +22,7 @@ except ImportError:
 
 DATA = Path(__file__).parent / "data"
 _VERSIONS_KEPT = 4
-_CHECKS = "build_tools load memory models names profiles submodules vendor"
+_CHECKS = "build_tools load memory models names profiles ptx submodules vendor"
 _COMPILER = tuple(Path(__file__).with_name(f"{module}.py") for module in _CHECKS.split())
 
 
@@ -103,6 +103,7 @@ def compile_yaml(data: Path = DATA) -> models.Database:
         submodule_table=_encode(tables["submodules"]),
         build_tool_table=_encode(tables["build_tools"]),
         profile_table=_encode(tables["profiles"]),
+        ptx_table=_encode(tables["ptx"]),
     )
 
 
@@ -118,6 +119,7 @@ def read_table(path: Path) -> Any:
         _vendor().CudnnTable,
         _submodule_table(),
         _build_tool_table(),
+        _ptx_table(),
     }:
         return documents.convert(document, kind, path.name)
     return documents.convert_rows(document, path.stem, kind, path.name)
@@ -141,6 +143,7 @@ def _kind_of(path: Path) -> Any:
         "notes": models.ReleaseNote,
         "platforms": models.Platform,
         "profiles": Profile,
+        "ptx": _ptx_table(),
         "releases": models.TorchRelease,
         "requirements": models.RequirementSet,
         "risks": models.Risk,
@@ -167,6 +170,12 @@ def _build_tool_table() -> Any:
     from envforge.capability.build_tools import BuildToolTable  # noqa: PLC0415 -- as above
 
     return BuildToolTable
+
+
+def _ptx_table() -> Any:
+    from envforge.capability.ptx import PtxTable  # noqa: PLC0415 -- as above
+
+    return PtxTable
 
 
 def _encode(value: Any) -> msgspec.Raw:

@@ -455,6 +455,7 @@ class Database(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     submodule_table: msgspec.Raw
     build_tool_table: msgspec.Raw
     profile_table: msgspec.Raw
+    ptx_table: msgspec.Raw
 
     @cached_property
     def wheels_of(self) -> dict[str, tuple[Wheel, ...]]:

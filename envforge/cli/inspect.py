@@ -78,11 +78,14 @@ _Answer = tuple[Callable[[], dict[str, Any]], Callable[[], str]]
 
 
 def _inspection(target: str, gpu: str | None, on_event: OnEvent) -> _Answer:
+    from envforge.capability.load import load  # noqa: PLC0415
+    from envforge.capability.ptx import driver_for_ptx  # noqa: PLC0415
     from envforge.inspect import inspect  # noqa: PLC0415
     from envforge.report.inspect import inspection_json, inspection_text  # noqa: PLC0415
 
     found = inspect(target, _cards(gpu), on_event)
-    return partial(inspection_json, found), partial(inspection_text, found)
+    driver_for = partial(driver_for_ptx, load())
+    return partial(inspection_json, found, driver_for), partial(inspection_text, found, driver_for)
 
 
 def _kernels(target: str, pattern: str, gpu: str | None, on_event: OnEvent) -> _Answer:

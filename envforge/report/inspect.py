@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import PurePath
 from typing import Any
 
 import click
 
+from envforge.binaries.fatbin import PtxVersion
 from envforge.binaries.library import Library
 from envforge.binaries.parts import Part
 from envforge.binaries.subject import Subject
@@ -23,7 +25,15 @@ _WORDS: dict[Support, str] = {
 }
 
 
-def inspection_json(inspection: Inspection) -> dict[str, Any]:
+DriverFor = Callable[[str], "str | None"]
+"""From a version of the PTX language to the oldest driver that compiles it, where that is known."""
+
+
+def _unknown(_version: str) -> None:
+    return None
+
+
+def inspection_json(inspection: Inspection, driver_for: DriverFor = _unknown) -> dict[str, Any]:
     """The document of schema ``envforge.inspect/1``."""
     return {
         "schema": SCHEMA,
@@ -31,7 +41,9 @@ def inspection_json(inspection: Inspection) -> dict[str, Any]:
         "files": [_file_json(library) for library in inspection.subject.libraries],
         "unreadable": list(inspection.subject.unreadable),
         "left_out": list(inspection.subject.left_out),
-        "verdicts": {str(found.card): _verdict_json(found) for found in inspection.verdicts},
+        "verdicts": {
+            str(found.card): _verdict_json(found, driver_for) for found in inspection.verdicts
+        },
     }
 
 
@@ -54,7 +66,8 @@ def _file_json(library: Library) -> dict[str, Any]:
     }
 
 
-def _verdict_json(found: Verdict) -> dict[str, Any]:
+def _verdict_json(found: Verdict, driver_for: DriverFor = _unknown) -> dict[str, Any]:
+    version = str(found.ptx_version) if found.ptx_version else None
     return {
         "support": found.support,
         "own": found.own,
@@ -62,7 +75,8 @@ def _verdict_json(found: Verdict) -> dict[str, Any]:
             {"path": role.path, "role": role.role, "support": role.support}
             for role in found.missing
         ],
-        "ptx_version": ".".join(map(str, found.ptx_version)) if found.ptx_version else None,
+        "ptx_version": version,
+        "driver_min": driver_for(version) if version else None,
     }
 
 
@@ -88,7 +102,7 @@ def installed_text(installed: Installed) -> str:
     return "\n".join(lines)
 
 
-def inspection_text(inspection: Inspection) -> str:
+def inspection_text(inspection: Inspection, driver_for: DriverFor = _unknown) -> str:
     """Each library with the kernels it holds by role, then the verdict on each card."""
     subject = inspection.subject
     remarks = remark_lines(subject.unreadable, subject.left_out)
@@ -97,8 +111,8 @@ def inspection_text(inspection: Inspection) -> str:
     lines = [line for library in subject.libraries for line in _library_lines(library)]
     lines += remarks
     if len(inspection.verdicts) == 1:
-        return "\n".join([*lines, "", *_verdict_lines(inspection.verdicts[0])])
-    return "\n".join([*lines, "", *_summary_lines(inspection.verdicts)])
+        return "\n".join([*lines, "", *_verdict_lines(inspection.verdicts[0], driver_for)])
+    return "\n".join([*lines, "", *_summary_lines(inspection.verdicts, driver_for)])
 
 
 def nothing_found(subject: Subject) -> str:
@@ -133,22 +147,28 @@ def _part_line(part: Part) -> str:
     return f"  {part.role:<15} {codes or 'no architecture in all'}  ({part.fatbins} fatbins)"
 
 
-def _verdict_lines(found: Verdict) -> list[str]:
+def _verdict_lines(found: Verdict, driver_for: DriverFor = _unknown) -> list[str]:
     lines = [f"on compute capability {found.card}: {found.support}: {_WORDS[found.support]}"]
     if found.ptx_version:
-        version = ".".join(map(str, found.ptx_version))
-        lines.append(f"  the driver must know PTX {version}")
+        lines.append(f"  {_driver_words(found.ptx_version, driver_for)}")
     for role in found.missing:
         runs = f"{role.runs} of {role.fatbins} fatbins run"
         lines.append(f"  {PurePath(role.path).name}, {role.role}: {role.support} ({runs})")
     return lines
 
 
-def _summary_lines(verdicts: tuple[Verdict, ...]) -> list[str]:
+def _driver_words(version: PtxVersion, driver_for: DriverFor) -> str:
+    driver = driver_for(str(version))
+    needed = f", needs driver >= {driver}" if driver else ""
+    return f"the driver must know PTX {version}{needed}"
+
+
+def _summary_lines(verdicts: tuple[Verdict, ...], driver_for: DriverFor) -> list[str]:
     """Group the cards by verdict: ``native   3.5 3.7 5.0``."""
     lines = []
     for support, words in _WORDS.items():
         cards = [str(found.card) for found in verdicts if found.support == support]
         if cards:
             lines.append(f"{support:<8} {' '.join(cards)}  ({words})")
-    return lines
+    versions = {found.ptx_version for found in verdicts if found.ptx_version}
+    return lines + [f"  {_driver_words(version, driver_for)}" for version in sorted(versions)]

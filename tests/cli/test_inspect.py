@@ -15,6 +15,8 @@ from envforge import cli
 from envforge.cli.options import complete_cards
 
 CAPTURES = Path(__file__).parent.parent / "binaries/captures"
+OLD = CAPTURES / "nvcc-11.8,sm_35=1,sm_50=1,compute_35=1.o"
+NEW = CAPTURES / "nvcc-13.0,sm_75=1,sm_90a=1,sm_100f=1,sm_120a=1,compute_120a=1.o"
 
 
 def call(capsys, *arguments):
@@ -49,6 +51,18 @@ def test_one_card_is_judged_alone(capsys, sample):
     assert "on compute capability 2.0: none: does not run" in out
 
 
+def test_the_driver_that_compiles_the_ptx_is_named(capsys):
+    """CUDA 11.8 writes PTX 7.8, and its release notes name driver 520.61.05."""
+    arguments = ["inspect", str(OLD), "--gpu", "v100", "--quiet"]
+    _, out, _ = call(capsys, *arguments)
+    assert "  the driver must know PTX 7.8, needs driver >= 520.61.05\n" in out
+    _, out, _ = call(capsys, *arguments, "--json")
+    (verdict,) = json.loads(out)["verdicts"].values()
+    assert (verdict["ptx_version"], verdict["driver_min"]) == ("7.8", "520.61.05")
+    _, out, _ = call(capsys, *arguments[:2], "--quiet")
+    assert out.endswith("  the driver must know PTX 7.8, needs driver >= 520.61.05\n")
+
+
 def test_a_directory_is_walked(capsys, sample, tmp_path):
     shutil.copy(sample, tmp_path / "libsample.so")
     (tmp_path / "libtext.so").write_text("not a library")
@@ -77,10 +91,6 @@ def test_a_missing_file_is_said_to_be_missing(capsys):
     code, _, err = call(capsys, "inspect", "./gone.so", "--quiet")
     assert code == 3
     assert "unknown file: './gone.so'" in err
-
-
-OLD = CAPTURES / "nvcc-11.8,sm_35=1,sm_50=1,compute_35=1.o"
-NEW = CAPTURES / "nvcc-13.0,sm_75=1,sm_90a=1,sm_100f=1,sm_120a=1,compute_120a=1.o"
 
 
 def test_standard_input_is_read_as_a_file(capsys, monkeypatch):
