@@ -14,6 +14,7 @@ from envforge.image.lock import LOCK_NAME, Lock, find_lock
 from envforge.report import run_plots as plots
 from envforge.report.run import duration_text, seconds_of, speed_text
 from envforge.report.run_verdict import advice, numbers_text, verdict_text
+from envforge.run.staged import Staged, read_staged
 from envforge.training.bottleneck import find_bottleneck
 from envforge.training.record import SERIES, Attempt, RunRecord
 from envforge.training.series import Point, read_series
@@ -60,6 +61,7 @@ def _content(record: RunRecord) -> dict[str, Any]:
     points = list(read_series(Path(record.run_dir) / SERIES))
     losses, uses = plots.losses_of(points), plots.uses_of(points)
     found = find_bottleneck(points)
+    staged = read_staged(Path(record.run_dir))
     return {
         "record": record,
         "facts": list(_facts(record, points)),
@@ -71,9 +73,9 @@ def _content(record: RunRecord) -> dict[str, Any]:
         "numbers": numbers_text(found),
         "advice": advice(found),
         "samples": list(_samples(record)),
-        "environment": list(_environment(record)),
+        "environment": list(_environment(record, staged)),
         "settings": sorted(record.settings.items()),
-        "tables": list(_tables(record)),
+        "tables": list(_tables(record, staged)),
         "script": plots.script(),
     }
 
@@ -144,8 +146,13 @@ def _samples(record: RunRecord) -> Iterator[tuple[str, str]]:
             yield str(path.relative_to(folder)), f"data:{kind};base64,{data}"
 
 
-def _environment(record: RunRecord) -> Iterator[tuple[str, str]]:
+def _environment(record: RunRecord, staged: Staged | None) -> Iterator[tuple[str, str]]:
     yield "torch", record.torch or "unknown"
+    if staged is not None and staged.card is not None:
+        card = staged.card
+        yield "card", f"{card.name}, {card.memory_mib} MiB, compute capability {card.capability}"
+    if staged is not None and staged.inputs.vram_mib:
+        yield "of its memory", f"{staged.inputs.vram_mib} MiB used (--vram)"
     yield "computed on", record.device
     yield "run by", record.on
     yield "interpreter", record.python
@@ -158,8 +165,25 @@ def _environment(record: RunRecord) -> Iterator[tuple[str, str]]:
         yield "route", f"{lock.resolution.route}, CUDA {lock.resolution.cuda or 'none'}"
         yield "machine code", ", ".join(lock.codes)
         yield "patches of PyTorch", ", ".join(lock.patches) or "none"
+    yield from _sources(staged)
     yield "run", record.id
     yield "directory", record.run_dir
+
+
+def _sources(staged: Staged | None) -> Iterator[tuple[str, str]]:
+    """Whose code was trained on what."""
+    if staged is None:
+        return
+    if staged.variant:
+        yield "variant", staged.variant
+    if staged.checkout is not None:
+        origin = "" if staged.checkout.verified else ", of a copy without a history"
+        yield "upstream", f"{staged.checkout.upstream} at {staged.checkout.commit}{origin}"
+    if staged.examples is not None:
+        items = "" if staged.examples.items is None else f", {staged.examples.items} items"
+        yield "examples", f"{staged.examples.name}, {staged.examples.origin}{items}"
+    for asset in staged.assets:
+        yield asset.name, f"sha256 {asset.sha256}"
 
 
 def _lock_of(record: RunRecord) -> Lock | None:
@@ -171,8 +195,16 @@ def _lock_of(record: RunRecord) -> Lock | None:
     return lock if lock is not None and lock.image_id == record.image_id else None
 
 
-def _tables(record: RunRecord) -> Iterator[tuple[str, list[str], list[list[str]]]]:
+def _tables(
+    record: RunRecord, staged: Staged | None
+) -> Iterator[tuple[str, list[str], list[list[str]]]]:
     """Tables that only some runs have."""
+    if staged is not None and staged.differences:
+        rows = [[each.setting, each.upstream, each.ours, each.why] for each in staged.differences]
+        yield "What is not as upstream has it", ["setting", "upstream", "here", "why"], rows
+    if staged is not None and staged.checkout is not None and staged.checkout.patches:
+        patches = [each.split(": ", 2) for each in staged.checkout.patches]
+        yield "Patches", ["patch", "file", "state"], patches
     if record.checks:
         rows = [[each.name, each.outcome, each.words] for each in record.checks]
         yield "Checks", ["check", "outcome", "words"], rows

@@ -45,9 +45,16 @@ def require_success(record: RunRecord) -> None:
         what = f"{record.recipe} was stopped at step {last.last_iteration or 0}"
         raise kind(what, because=(saved,), hint=f"to go on: {again}")
     log = Path(record.run_dir) / LOG
+    reasons = [each.reason or "crash" for each in record.attempts]
+    tried = (f"in {len(reasons)} attempts: {', '.join(reasons)}",) if len(reasons) > 1 else ()
     raise RunFailed(
         f"{record.recipe} {_ENDS[last.reason or 'crash']}",
-        because=(*last.because, f"the end of {log}:", *(f"  {line}" for line in _tail(log))),
+        because=(
+            *last.because,
+            *tried,
+            f"the end of {log}:",
+            *(f"  {line}" for line in _tail(log)),
+        ),
         hint=f"once the cause is mended: {again}",
     )
 
