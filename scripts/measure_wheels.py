@@ -17,6 +17,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from email.parser import BytesParser
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -201,7 +202,9 @@ def smallest_image(content: Content, fatbin: Fatbin) -> bytes:
 
 def cudnn_of(content: Content, sections: dict[str, elf.Section]) -> str | None:
     """Return what cudnnGetVersion() of a copy linked into the library answers."""
-    for symbol in elf.read_symbols(content, dynamic=True):
+    # Exported up to 1.6; from 1.7 on a local symbol.
+    both = (elf.read_symbols(content, dynamic=dynamic) for dynamic in (True, False))
+    for symbol in chain.from_iterable(both):
         if symbol.name == b"cudnnGetVersion" and symbol.section:
             code = content.read(16, place_of(symbol.value, sections.values()))
             match = CUDNN_VERSION.search(code)

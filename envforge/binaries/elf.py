@@ -32,6 +32,8 @@ _SHN_XINDEX = 0xFFFF
 _NAME_LIMIT = 1 << 12
 _TABLE_LIMIT = 1 << 24
 """No table of a real library comes near; a damaged one must not fill the memory."""
+_SYMBOLS_LIMIT = 1 << 28
+"""Of libtorch_cuda.so 1.7.1 the names of the symbols have 36 MB."""
 _SYMBOL = Struct("<IBBHQQ")
 _MEMBER = Struct("16s12s6s6s8s10s2s")
 
@@ -221,7 +223,7 @@ def read_symbols(content: Content, *, dynamic: bool = False) -> Iterator[Symbol]
 
 def _bytes_of(content: Content, row: _Row) -> bytes:
     offset, size = row[4:6]
-    inside = max(0, min(size, content.size - offset, _TABLE_LIMIT))
+    inside = max(0, min(size, content.size - offset, _SYMBOLS_LIMIT))
     return content.read(inside, offset) if inside else b""
 
 
