@@ -53,6 +53,8 @@ class BuildRequest(NamedTuple):
     """A source tree of the user's own; None: by commit or sha256, as the database has it."""
     wheels: Path | None = None
     """Where the wheel that was built is put beside the image."""
+    cudnn: str | None = None
+    """Versions of cuDNN, as pip writes them; None: built without."""
     jobs: int | None = None
     """Compilers at once; None: what the engine's cores and memory allow."""
 
@@ -102,7 +104,7 @@ def prepare(database: Database, wanted: BuildRequest) -> Prepared:
             f"the route {resolution.route} needs no image: see the command of `envforge check`"
         )
     tree = _packed(wanted.source) if wanted.source else None
-    plan = make_plan(database, resolution, Wanted(wanted.until, wanted.profile, tree))
+    plan = make_plan(database, resolution, Wanted(wanted.until, wanted.profile, tree, wanted.cudnn))
     context = render(plan)
     folder = wanted.context or _cache() / "contexts" / context.digest[:12]
     return Prepared(plan, context, folder)

@@ -119,6 +119,13 @@ class MissingPatch(EnvforgeError):
     exit_code = 4
 
 
+class NoFittingCudnn(EnvforgeError):
+    """A plan that is to have cuDNN, and no version fits its toolkit, its release and its card."""
+
+    code = "no-cudnn"
+    exit_code = 4
+
+
 class SourceError(EnvforgeError):
     """A source that cannot be fetched: network, registry, archive, repository."""
 

@@ -48,7 +48,9 @@ class Profile(Fact, frozen=True, kw_only=True, forbid_unknown_fields=True):
     prepare: tuple[tuple[Text, ...], ...] = ()
     """Commands run in the patched tree before anything is compiled."""
     switches: dict[Switch, Text]
-    """The environment of upstream's own build."""
+    """The environment of upstream's own build, without cuDNN."""
+    with_cudnn: dict[Switch, Text]
+    """What of it is another where cuDNN is built in."""
     probe: tuple[TreePath, ...] = ()
     """Files compiled before all others: a hopeless build fails with them, in minutes."""
     gives_up: tuple[Text, ...]

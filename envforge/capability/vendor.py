@@ -7,7 +7,16 @@ from __future__ import annotations
 
 import msgspec
 
-from envforge.capability.models import Code, Download, Fact, Range, Sha256, Text, Version
+from envforge.capability.models import (
+    Code,
+    Download,
+    Fact,
+    Range,
+    Sha256,
+    Text,
+    Version,
+    WheelFile,
+)
 
 
 class CudnnCoverage(Fact, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -35,6 +44,8 @@ class CudnnWheels(Fact, frozen=True, kw_only=True, forbid_unknown_fields=True):
     cuda: Range
     versions: tuple[Version, ...]
     """The versions somebody saw there, oldest first: not all there are."""
+    files: dict[Version, WheelFile] = msgspec.field(default_factory=dict)
+    """The Linux x86_64 wheels of those that a build may take."""
 
 
 class CudnnTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -29,6 +29,7 @@ from envforge.cli.options import json_option, quiet_option, request_options, to_
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="A source tree you have, instead of the release's own.",
 )
+@click.option("--cudnn", metavar="SPEC", help="Build with cuDNN, from its published wheel.")
 @click.option("--wheel", type=click.Path(path_type=Path), help="Put the built wheel there.")
 @click.option(
     "--jobs",
@@ -50,6 +51,7 @@ def command(  # noqa: PLR0913 -- one parameter a flag
     archive: str | None,
     profile: str | None,
     source: Path | None,
+    cudnn: str | None,
     wheel: Path | None,
     jobs: int | None,
     install_engine: bool,
@@ -77,7 +79,9 @@ def command(  # noqa: PLR0913 -- one parameter a flag
     database = load()
     if request.route != "cpu":
         request = request._replace(card=sole_card(database, flags["gpu"]))
-    wanted = BuildRequest(request, until, lock, output, archive, profile, source, wheel, jobs)
+    wanted = BuildRequest(
+        request, until, lock, output, archive, profile, source, wheel, cudnn, jobs
+    )
     prepared = prepare(database, wanted)
     if dry_run:
         write_context(prepared.context, prepared.folder)

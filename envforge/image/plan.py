@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from envforge.capability.lookup import find_platform
+from envforge.capability.lookup import covers_cudnn, find_platform, matcher
 from envforge.capability.models import (
     CudaToolkit,
     Database,
@@ -18,14 +18,16 @@ from envforge.capability.models import (
     TorchRelease,
     Wheel,
     WheelFile,
+    in_range,
 )
 from envforge.capability.profiles import Profile, SourceArchive, profiles_of
 from envforge.capability.submodules import submodules_of
-from envforge.errors import SourceError, UsageError
+from envforge.errors import NoFittingCudnn, SourceError, UsageError
 from envforge.image.base import base_tag
 from envforge.resolver import Resolution
 from envforge.sources.fetch import WheelInput
 from envforge.sources.git import GitTree
+from envforge.values import ComputeCapability, version_key
 
 Stage = Literal["toolchain", "torch", "runtime"]
 
@@ -72,6 +74,13 @@ class SourceParts(NamedTuple):
     tree: SourceTree
     compiler: PlatformCompiler
     runfile: UrlInput | None = None
+    cudnn: WheelInput | None = None
+    """None: it is built without."""
+
+    @property
+    def switches(self) -> dict[str, str]:
+        """The environment of upstream's own build."""
+        return {**self.profile.switches, **(self.profile.with_cudnn if self.cudnn else {})}
 
 
 class Wanted(NamedTuple):
@@ -80,6 +89,8 @@ class Wanted(NamedTuple):
     until: Stage = "runtime"
     profile: str | None = None
     tree: LocalTree | None = None
+    cudnn: str | None = None
+    """Versions as pip writes them; None: built without it."""
 
 
 class Plan(NamedTuple):
@@ -169,6 +180,7 @@ def _source_parts(database: Database, plan: Plan, wanted: Wanted) -> SourceParts
         tree=_local(wanted.tree) if wanted.tree else _tree(database, plan, profile),
         compiler=next(c for c in plan.platform.compilers if c.version == resolution.gcc),
         runfile=_runfile(toolkit) if resolution.cuda_origin == "runfile" else None,
+        cudnn=_cudnn(database, plan, wanted.cudnn) if wanted.cudnn else None,
     )
 
 
@@ -213,3 +225,39 @@ def _runfile(toolkit: CudaToolkit) -> UrlInput | None:
         return None
     name = toolkit.runfile.url.rpartition("/")[2]
     return UrlInput(name=name, url=toolkit.runfile.url, sha256=toolkit.runfile.sha256)
+
+
+def _cudnn(database: Database, plan: Plan, wanted: str) -> WheelInput:
+    """Choose the newest pinned cuDNN that fits the toolkit, the release and the card."""
+    cuda, accepted = str(plan.resolution.cuda), matcher("--cudnn", wanted)
+    card = ComputeCapability.parse(str(plan.resolution.compute_capability))
+    faults = []
+    for row in database.cudnn.wheels:
+        for version in sorted(row.files, key=version_key, reverse=True):
+            if not accepted(version) or not in_range(cuda, row.cuda):
+                continue
+            fault = _cudnn_fault(database, plan.release, version, cuda, card)
+            if fault is None:
+                return _wheel_input(row.project, version, row.files[version])
+            faults.append(f"cuDNN {version}: {fault}")
+    raise NoFittingCudnn(
+        f"no cuDNN {wanted} in the database fits torch {plan.release.version} with CUDA {cuda}",
+        because=tuple(faults),
+        hint="leave out --cudnn: it is built without, and runs on PyTorch's own kernels",
+    )
+
+
+def _cudnn_fault(
+    database: Database, release: TorchRelease, version: str, cuda: str, card: ComputeCapability
+) -> str | None:
+    bounds = release.source_build.cudnn
+    if bounds is not None and not in_range(version, bounds.versions):
+        return f"torch {release.version} accepts {bounds.versions}"
+    shipped = [w.cudnn.version for w in database.wheels if w.torch == release.version and w.cudnn]
+    newest = max((version_key(each)[0] for each in shipped), default=None)
+    if newest is not None and version_key(version)[0] > newest:
+        return f"torch {release.version} was never published with a cuDNN newer than {newest}"
+    covered = covers_cudnn(database, version, cuda, card)
+    if covered is None:
+        return f"no source says whether it computes on {card}"
+    return None if covered else f"it has no code for {card}"

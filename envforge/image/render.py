@@ -109,6 +109,8 @@ def _source_files(plan: Plan) -> Files:
     inputs = {f"inputs/{source.tree.name}": source.tree.identity}
     if source.runfile:
         inputs[f"inputs/{source.runfile.name}"] = source.runfile.sha256
+    if source.cudnn:
+        inputs[f"inputs/wheels/{source.cudnn.name}"] = source.cudnn.sha256
     dockerfile = _template(
         "source/Dockerfile.j2",
         **_common(plan),
@@ -143,7 +145,8 @@ def _patches(plan: Plan, source: SourceParts) -> tuple[Patch, ...]:
         python=resolution.python,
         capability=resolution.compute_capability,
         platform=resolution.platform,
-        switches=source.profile.switches,
+        switches=source.switches,
+        cudnn=source.cudnn.version if source.cudnn else None,
     )
 
 
@@ -164,7 +167,9 @@ def _build(source: SourceParts) -> dict[str, Any]:
     return {
         "profile": profile.name,
         "profile_packages": sorted({*_WHEEL_TOOLS, *profile.packages}),
-        "switches": sorted(profile.switches.items()),
+        "switches": sorted(source.switches.items()),
+        "cudnn": f"inputs/wheels/{source.cudnn.name}" if source.cudnn else None,
+        "cudnn_name": source.cudnn.name if source.cudnn else None,
         "prepare": profile.prepare,
         # ninja's name for "whatever is made of this file"
         "probe": [f"/src/{file}^" for file in profile.probe],

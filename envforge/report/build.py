@@ -10,6 +10,7 @@ from envforge.build import Outcome, Prepared
 from envforge.documents import to_json
 from envforge.image.render import arch_list, context_json
 from envforge.report import sentences
+from envforge.sources.fetch import WheelInput
 
 
 def plan_text(prepared: Prepared) -> str:
@@ -21,6 +22,7 @@ def plan_text(prepared: Prepared) -> str:
     if plan.source is not None:
         lines.append(f"  profile   {plan.source.profile.name}")
         lines += [f"            without {text}" for text in plan.source.profile.gives_up]
+        lines.append(f"  cuDNN     {_cudnn(plan.source.cudnn)}")
         lines.append(f"  source    {plan.source.tree.name} ({plan.source.tree.identity[:16]})")
         lines.append(f"  CUDA      {resolution.cuda} from the {_origin(resolution.cuda_origin)}")
         lines.append(f"  arch list {arch_list(resolution.codes)}")
@@ -29,6 +31,12 @@ def plan_text(prepared: Prepared) -> str:
     lines += [f"  ! {sentences.note_text(key)}" for key in resolution.notes]
     lines.append(f"  plan      {prepared.context.digest[:12]}")
     return "\n".join(lines)
+
+
+def _cudnn(wheel: WheelInput | None) -> str:
+    if wheel is None:
+        return "none: convolutions and recurrent nets run on PyTorch's own CUDA kernels"
+    return f"{wheel.version} from {wheel.name}"
 
 
 def _origin(origin: str | None) -> str:

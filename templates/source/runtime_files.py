@@ -51,6 +51,16 @@ def owner(path):
     return None
 
 
+def with_its_parts(path):
+    """Yield a library and those of its folder that it opens itself: ``libcudnn_ops_infer.so.8``."""
+    folder, name = os.path.split(path)
+    stem = name.split(".so")[0]
+    yield path
+    for other in sorted(os.listdir(folder)):
+        if ".so" in other and other.startswith((stem + "_", stem + "-")):
+            yield os.path.join(folder, other)
+
+
 def collect(site):
     """Return packages, unowned libraries ``{soname: path}``, and what is missing."""
     needed = {}
@@ -80,8 +90,9 @@ def main(arguments):
         return 1
     libraries = os.path.join(runtime, "libraries")
     os.makedirs(libraries)
-    for soname, path in unowned.items():
-        shutil.copy2(path, os.path.join(libraries, soname))
+    for path in unowned.values():
+        for part in with_its_parts(path):
+            shutil.copy2(part, os.path.join(libraries, os.path.basename(part)))
     wanted = sorted(packages.union(arguments[2:]))
     with open(os.path.join(runtime, "packages.txt"), "w") as stream:
         stream.write("".join(name + "\n" for name in wanted))
