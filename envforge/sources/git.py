@@ -124,26 +124,20 @@ def _nested(
         full = posixpath.normpath(posixpath.join(parent.path, path))
         if full in tree.without:
             continue
-        row = recorded.get(full) or _as_written(full, commit, written.get(path), tree)
-        if row is None:
+        if path not in written:
             on_event(Event("warning", f"{full}: no address is written for it; left out"))
             continue
+        row = recorded.get(full) or _as_written(full, commit, written[path][1], tree)
         part = _fetched(row, store, on_event)
         if part is not None:
             yield part
             yield from _nested(tree._replace(urls=row.urls), part, {}, store, on_event)
 
 
-def _as_written(
-    path: str, commit: str, written: tuple[str, str] | None, tree: GitTree
-) -> Submodule | None:
-    if written is None:
-        return None
-    url = written[1]
+def _as_written(path: str, commit: str, url: str, tree: GitTree) -> Submodule:
+    urls: tuple[str, ...] = (url,)
     if url.startswith(("./", "../")):  # relative to where the tree itself came from
         urls = tuple(_joined(base, url) for base in tree.urls)
-    else:
-        urls = (url,)
     return Submodule(path, urls, commit, unused=False)
 
 
@@ -225,13 +219,21 @@ def _export(part: Part, target: Path) -> None:
 
 
 def _activate_submodules(parts: tuple[Part, ...], target: Path) -> None:
-    """Tell each repository which submodules are there: else git's status calls them absent."""
+    """Tell each repository which submodules are there, and drop from its index those that are not.
+
+    git's status would call both absent; the commits themselves stay as they are.
+    """
     present = {part.path for part in parts}
     for part in parts:
-        for path, (name, url) in repository.submodule_urls(part.repository, part.commit).items():
+        folder = target / part.path
+        written = repository.submodule_urls(part.repository, part.commit)
+        for path in repository.gitlinks(part.repository, part.commit):
             if posixpath.normpath(posixpath.join(part.path, path)) in present:
-                git("config", f"submodule.{name}.url", url, cwd=target / part.path)
-                git("config", f"submodule.{name}.active", "true", cwd=target / part.path)
+                name, url = written[path]
+                git("config", f"submodule.{name}.url", url, cwd=folder)
+                git("config", f"submodule.{name}.active", "true", cwd=folder)
+            else:
+                git("update-index", "--force-remove", "--", path, cwd=folder)
 
 
 def verify_tree(directory: Path, record: tuple[str, ...]) -> None:
@@ -241,7 +243,7 @@ def verify_tree(directory: Path, record: tuple[str, ...]) -> None:
         status = git("submodule", "status", "--recursive", cwd=directory)
     except GitFailed as failed:
         raise SourceError(f"{directory} is not a git tree", because=(str(failed),)) from failed
-    found = {f"{head[0]} ."} | {" ".join(line.split()[:2]) for line in status if line[0] != "-"}
+    found = {f"{head[0]} ."} | {" ".join(line.split()[:2]) for line in status}
     if found != set(record):
         raise SourceError(
             "the source tree is not the recorded one",

@@ -179,7 +179,9 @@ def test_a_submodule_the_profile_does_without_is_not_fetched(upstream, git_store
     tree = upstream.tree(without=WITHOUT)
     fetched = fetch_tree(tree, git_store)
     assert [part.path for part in fetched.parts] == ["."]
-    verify_tree(extracted(fetched.archive, tmp_path / "out"), fetched.record)
+    folder = extracted(fetched.archive, tmp_path / "out")
+    verify_tree(folder, fetched.record)
+    assert git(folder, "submodule", "status", "--recursive") == ""
 
 
 def test_a_commit_that_is_not_there_is_refused(upstream, git_store):
