@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from envforge.capability.load import load
 from envforge.capability.lookup import find_card
@@ -98,10 +99,36 @@ def test_only_a_build_from_source_has_a_profile():
 
 
 def test_a_release_whose_commit_nobody_recorded_is_refused_by_name():
-    unknown = [r for r in DATABASE.releases if r.commit is None and r.wheel_commit is None]
-    for release in unknown:
-        with pytest.raises(SourceError, match=f"the commit of torch {release.version}"):
-            plan_of("v100", release.version, Wanted(profile="full"))
+    releases = tuple(replace(row, commit=None, wheel_commit=None) for row in DATABASE.releases)
+    database = replace(DATABASE, releases=releases)
+    request = Request(card=find_card(database, "gtx760"), torch="1.0.1", placed=True)
+    with pytest.raises(SourceError, match=r"the commit of torch 1\.0\.1 is not in the database"):
+        make_plan(database, resolve(database, request))
+
+
+def test_build_tools_are_of_the_releases_time_and_numpy_stays_with_torch():
+    plan = plan_of("gtx760", "1.0.1", Wanted())
+    assert plan.source is not None
+    tools = {tool.distribution: tool.version for tool in plan.source.tools}
+    # upstream of March 2019: CMake 3.13, PyYAML before 6, numpy 1.16
+    assert (tools["cmake"], tools["pyyaml"], tools["numpy"]) == ("3.13.3", "5.4", "1.16.2")
+    assert [(each.distribution, each.version) for each in plan.source.imports] == [
+        ("numpy", "1.16.2")
+    ]
+
+
+def test_a_tree_of_the_distributions_is_built_with_the_distributions_tools():
+    plan = plan_of("gtx780", "1.13.1", Wanted(), platform="debian-12")
+    assert plan.source is not None
+    assert plan.source.wheels == ()
+
+
+def test_what_a_wheel_takes_cuda_from_is_no_import_of_a_build_from_source():
+    plan = plan_of("gtx780", "1.13.1", Wanted(profile="full"), platform="debian-12")
+    assert plan.source is not None
+    names = {each.distribution for each in plan.source.imports}
+    assert "numpy" in names
+    assert not [name for name in names if name.startswith(("nvidia", "triton"))]
 
 
 def test_every_release_that_can_be_built_has_a_profile_on_every_platform():

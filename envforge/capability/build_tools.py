@@ -21,6 +21,8 @@ class BuildTool(Fact, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """None: no bound is known."""
     python: Range | None = None
     """Only on these Pythons; None: on all."""
+    at_run_time: bool = False
+    """Torch itself imports it, too: the one it was built with must be there."""
     why: Text
 
 

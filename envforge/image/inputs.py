@@ -25,8 +25,8 @@ def place_inputs(
     tree, as lines ``COMMIT PATH``; none for a tree that is no work tree. Raises SourceError or
     HashMismatch.
     """
-    cudnn = (plan.source.cudnn,) if plan.source and plan.source.cudnn else ()
-    for wheel in (*plan.wheels, *cudnn):
+    built_with = plan.source.wheels if plan.source and plan.until != "toolchain" else ()
+    for wheel in (*plan.wheels, *built_with):
         link(fetch_wheel(wheel, store, on_event), folder / "inputs/wheels" / wheel.name)
     if plan.source is None:
         return ()

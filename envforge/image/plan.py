@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from envforge.capability.build_tools import build_tools_of, pinned_tools_of
 from envforge.capability.lookup import covers_cudnn, find_platform, matcher
 from envforge.capability.models import (
     CudaToolkit,
@@ -14,7 +15,7 @@ from envforge.capability.models import (
     Platform,
     PlatformCompiler,
     PlatformPython,
-    RequirementSet,
+    Requirement,
     TorchRelease,
     Wheel,
     WheelFile,
@@ -28,6 +29,8 @@ from envforge.resolver import Resolution
 from envforge.sources.fetch import WheelInput
 from envforge.sources.git import GitTree
 from envforge.values import ComputeCapability, version_key
+
+_CUDA_PROJECTS = ("nvidia-", "triton")
 
 Stage = Literal["toolchain", "torch", "runtime"]
 
@@ -76,6 +79,16 @@ class SourceParts(NamedTuple):
     runfile: UrlInput | None = None
     cudnn: WheelInput | None = None
     """None: it is built without."""
+    tools: tuple[WheelInput, ...] = ()
+    """Build tools as of the release's time; none: the distribution's own."""
+    imports: tuple[WheelInput, ...] = ()
+    """What torch imports beside itself; none: the distribution's own packages."""
+
+    @property
+    def wheels(self) -> tuple[WheelInput, ...]:
+        """Every wheel the build takes in, each once."""
+        cudnn = (self.cudnn,) if self.cudnn else ()
+        return tuple(dict.fromkeys((*cudnn, *self.tools, *self.imports)))
 
     @property
     def switches(self) -> dict[str, str]:
@@ -139,7 +152,7 @@ def _from_wheel(database: Database, plan: Plan) -> Plan:
     file = next(f for f in wheel.files if f.tag == plan.python.wheel_tag)
     requirements = _requirements(database, plan)
     inputs = [_wheel_input("torch", wheel.torch, file)]
-    inputs += [_wheel_input(row.project, row.version, row.file) for row in requirements.packages]
+    inputs += [_wheel_input(row.project, row.version, row.file) for row in requirements]
     return plan._replace(wheels=tuple(inputs))
 
 
@@ -147,10 +160,18 @@ def _is(wheel: Wheel, resolution: Resolution) -> bool:
     return wheel.torch == resolution.torch and wheel.variant == resolution.variant
 
 
-def _requirements(database: Database, plan: Plan) -> RequirementSet:
+def find_requirements(database: Database, torch: str, tag: str) -> tuple[Requirement, ...]:
+    """Return the packages a release's wheel needs on a Python; none where they are not pinned."""
     for requirements in database.requirements:
-        if (requirements.torch, requirements.tag) == (plan.release.version, plan.python.wheel_tag):
-            return requirements
+        if (requirements.torch, requirements.tag) == (torch, tag):
+            return requirements.packages
+    return ()
+
+
+def _requirements(database: Database, plan: Plan) -> tuple[Requirement, ...]:
+    found = find_requirements(database, plan.release.version, plan.python.wheel_tag)
+    if found:
+        return found
     raise SourceError(
         f"the packages torch {plan.release.version} needs on Python {plan.python.version} are not"
         " pinned in the database yet",
@@ -175,12 +196,16 @@ def _source_parts(database: Database, plan: Plan, wanted: Wanted) -> SourceParts
     resolution = plan.resolution
     profile = _profile(database, plan, wanted.profile)
     toolkit = next(t for t in database.toolkits if t.version == resolution.cuda)
+    # A tree of the distribution's is built with the distribution's own tools.
+    tools = () if profile.archive else _tools(database, plan)
     return SourceParts(
         profile=profile,
         tree=_local(wanted.tree) if wanted.tree else _tree(database, plan, profile),
         compiler=next(c for c in plan.platform.compilers if c.version == resolution.gcc),
         runfile=_runfile(toolkit) if resolution.cuda_origin == "runfile" else None,
         cudnn=_cudnn(database, plan, wanted.cudnn) if wanted.cudnn else None,
+        tools=tools,
+        imports=_imports(database, plan, tools) if tools else (),
     )
 
 
@@ -194,6 +219,33 @@ def _profile(database: Database, plan: Plan, name: str | None) -> Profile:
     if name is None:
         raise SourceError(f"no feature profile of {place} is in the database")
     raise UsageError(f"there is no profile {name!r} for {place}", hint=f"there are: {there}")
+
+
+def _tools(database: Database, plan: Plan) -> tuple[WheelInput, ...]:
+    pinned = pinned_tools_of(database, plan.release.version, plan.python.wheel_tag)
+    rows = pinned.packages if pinned else ()
+    return tuple(_wheel_input(row.project, row.version, row.file) for row in rows)
+
+
+def _imports(
+    database: Database, plan: Plan, tools: tuple[WheelInput, ...]
+) -> tuple[WheelInput, ...]:
+    """Torch was compiled against some of its tools; the rest is what its own wheel asks for.
+
+    What that wheel takes CUDA from is left out: this one is linked with the toolkit.
+    """
+    kept = {
+        tool.name
+        for tool in build_tools_of(database, plan.release.version, plan.python.version)
+        if tool.at_run_time
+    }
+    compiled = {tool.distribution: tool for tool in tools if tool.distribution in kept}
+    asked = {
+        row.project: _wheel_input(row.project, row.version, row.file)
+        for row in find_requirements(database, plan.release.version, plan.python.wheel_tag)
+        if not row.project.startswith(_CUDA_PROJECTS)
+    }
+    return tuple({**asked, **compiled}.values())
 
 
 def _local(tree: LocalTree) -> SourceTree:

@@ -14,10 +14,12 @@ import jinja2
 import msgspec
 
 from envforge import assets, documents
+from envforge.capability.models import PlatformPython
 from envforge.image.plan import Plan, SourceParts
 from envforge.patching.series import Patch, edits_json, load_series, select
+from envforge.sources.fetch import WheelInput
 
-_WORD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./:@+;~-]*\Z|/[A-Za-z0-9_./+-]*\Z")
+_WORD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./:@+~-]*\Z|/[A-Za-z0-9_./+-]*\Z")
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f]")
 _TOOLS = (
     "ca-certificates",
@@ -77,25 +79,29 @@ Files = tuple[dict[str, bytes], dict[str, str], tuple[Patch, ...]]
 
 
 def _wheel_files(plan: Plan) -> Files:
-    requirements = "".join(
-        f"{wheel.distribution}=={wheel.version} --hash=sha256:{wheel.sha256}\n"
-        for wheel in sorted(plan.wheels)
-    )
     dockerfile = _template(
         "wheel/Dockerfile.j2",
         **_common(plan),
-        platform_tags=_platform_tags(plan),
+        platform_tags=_platform_tags(plan.wheels),
         packages=sorted(plan.python.packages),
     )
-    files = {"Dockerfile": dockerfile, "requirements.txt": requirements.encode()}
+    files = {"Dockerfile": dockerfile, "requirements.txt": _pinned(plan.wheels)}
     return files, {f"inputs/wheels/{w.name}": w.sha256 for w in plan.wheels}, ()
 
 
-def _platform_tags(plan: Plan) -> list[str]:
+def _pinned(wheels: tuple[WheelInput, ...]) -> bytes:
+    """Write a requirements file that names each wheel with its hash."""
+    return "".join(
+        f"{wheel.distribution}=={wheel.version} --hash=sha256:{wheel.sha256}\n"
+        for wheel in sorted(wheels)
+    ).encode()
+
+
+def _platform_tags(wheels: tuple[WheelInput, ...]) -> list[str]:
     """Every platform tag of the wheels: pip takes exactly those it is given."""
     tags = {
         tag
-        for wheel in plan.wheels
+        for wheel in wheels
         for tag in wheel.name.removesuffix(".whl").split("-")[-1].split(".")
         if tag != "any"
     }
@@ -109,8 +115,7 @@ def _source_files(plan: Plan) -> Files:
     inputs = {f"inputs/{source.tree.name}": source.tree.identity}
     if source.runfile:
         inputs[f"inputs/{source.runfile.name}"] = source.runfile.sha256
-    if source.cudnn:
-        inputs[f"inputs/wheels/{source.cudnn.name}"] = source.cudnn.sha256
+    inputs.update((f"inputs/wheels/{wheel.name}", wheel.sha256) for wheel in source.wheels)
     dockerfile = _template(
         "source/Dockerfile.j2",
         **_common(plan),
@@ -120,15 +125,39 @@ def _source_files(plan: Plan) -> Files:
         cuda_origin=resolution.cuda_origin,
         arch_list=arch_list(resolution.codes),
         cache=f"envforge-gcc-{resolution.gcc}-cuda-{resolution.cuda}",
-        runtime_packages=sorted({*plan.python.packages, *plan.python.torch_packages}),
+        pip=_pip(plan, source),
+        runtime_packages=_runtime_packages(plan.python, source),
     )
     files = {
         "Dockerfile": dockerfile,
         "edit.py": (Path(assets.__file__).parent / "patching" / "edit.py").read_bytes(),
         "edits.json": edits_json(patches),
+        "tools.txt": _pinned(source.tools),
+        "imports.txt": _pinned(source.imports),
         "runtime_files.py": (assets.TEMPLATES / "source" / "runtime_files.py").read_bytes(),
     }
     return files, inputs, patches
+
+
+_PIP = (
+    *("python3", "-m", "pip", "install"),
+    *("--no-cache-dir", "--no-compile", "--no-deps", "--no-index", "--only-binary", ":all:"),
+)
+
+
+def _pip(plan: Plan, source: SourceParts) -> list[str]:
+    """The words that unpack wheels; pip of one Python is told what another takes."""
+    if "python3" in plan.python.packages:  # it is that Python's own pip, maybe an old one
+        return [*_PIP]
+    interpreter, abi = plan.python.wheel_tag.split("-")
+    foreign = ["--implementation", interpreter[:2], "--python-version", plan.python.version]
+    tags = ["linux_x86_64", *_platform_tags((*source.tools, *source.imports))]
+    platforms = [word for tag in tags for word in ("--platform", tag)]
+    return [*_PIP, *foreign, "--abi", abi, *platforms]
+
+
+def _runtime_packages(python: PlatformPython, source: SourceParts) -> list[str]:
+    return sorted({*python.packages, *(() if source.imports else python.torch_packages)})
 
 
 def _patches(plan: Plan, source: SourceParts) -> tuple[Patch, ...]:
@@ -168,6 +197,8 @@ def _build(source: SourceParts) -> dict[str, Any]:
         "profile": profile.name,
         "profile_packages": sorted({*_WHEEL_TOOLS, *profile.packages}),
         "switches": sorted(source.switches.items()),
+        "tools": bool(source.tools),
+        "imports": bool(source.imports),
         "cudnn": f"inputs/wheels/{source.cudnn.name}" if source.cudnn else None,
         "cudnn_name": source.cudnn.name if source.cudnn else None,
         "prepare": profile.prepare,

@@ -304,7 +304,7 @@ def test_a_tree_from_git_is_built_at_its_commit_with_its_submodules(
         card=find_card(database, "gtx780"), torch="1.13.1", route="source", platform="debian-12"
     )
     lock = tmp_path / "envforge.lock"
-    wanted = BuildRequest(request, until="torch", profile="full", lock=lock, jobs=2)
+    wanted = BuildRequest(request, until="torch", profile="minimal", lock=lock, jobs=2)
     outcome = build(prepare(database, wanted), wanted, ignore)
     assert outcome.lock.inputs == {"inputs/source.tar": f"git:{head}"}
     commits = {row.split()[1]: row.split()[0] for row in outcome.lock.tree}
