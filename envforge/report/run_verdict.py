@@ -31,7 +31,7 @@ _ADVICE = {
     ),
     "crowded": ("end what else runs on this machine, or train where nothing does",),
     "one-core": (
-        "more loader workers: the images are decoded in the main process",
+        "more loader workers, if the main process decodes the images itself",
         "a larger batch: each step costs the main process the same time whatever its size",
     ),
     "unclear": ("look at a step with py-spy: envforge runs stop, then py-spy record",),
