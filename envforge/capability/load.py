@@ -22,7 +22,7 @@ except ImportError:
 
 DATA = Path(__file__).parent / "data"
 _VERSIONS_KEPT = 4
-_CHECKS = "build_tools load memory models names profiles ptx submodules vendor"
+_CHECKS = "build_tools load memory models names profiles ptx submodules torchvision vendor"
 _COMPILER = tuple(Path(__file__).with_name(f"{module}.py") for module in _CHECKS.split())
 
 
@@ -101,6 +101,7 @@ def compile_yaml(data: Path = DATA) -> models.Database:
         library_table=_encode(tables["libraries"]),
         memory_table=_encode(tables["memory"]),
         submodule_table=_encode(tables["submodules"]),
+        torchvision_table=_encode(tables["torchvision"]),
         build_tool_table=_encode(tables["build_tools"]),
         profile_table=_encode(tables["profiles"]),
         ptx_table=_encode(tables["ptx"]),
@@ -112,70 +113,53 @@ def read_table(path: Path) -> Any:
     from envforge import documents  # noqa: PLC0415 -- not on the hot path
 
     document = documents.parse_yaml(path.read_text(encoding="utf-8"), path.name)
-    kind = _kind_of(path)
-    if kind in {
-        DeviceTable,
-        BuildTable,
-        _vendor().CudnnTable,
-        _submodule_table(),
-        _build_tool_table(),
-        _ptx_table(),
-    }:
-        return documents.convert(document, kind, path.name)
-    return documents.convert_rows(document, path.stem, kind, path.name)
+    whole = _files().get(path.stem)
+    if whole is not None:
+        return documents.convert(document, whole, path.name)
+    return documents.convert_rows(document, path.stem, _rows()[path.stem], path.name)
 
 
-def _kind_of(path: Path) -> Any:
-    """Return the record a file of the data is made of; KeyError for a file that is none."""
-    from envforge.capability.memory import CardMemory  # noqa: PLC0415
+def _files() -> dict[str, Any]:
+    """Files that are one record each, under their names."""
+    from envforge.capability.build_tools import BuildToolTable  # noqa: PLC0415 -- none of these
+    from envforge.capability.ptx import PtxTable  # noqa: PLC0415 -- is on the hot path
+    from envforge.capability.submodules import SubmoduleTable  # noqa: PLC0415
+    from envforge.capability.torchvision import TorchvisionTable  # noqa: PLC0415
+    from envforge.capability.vendor import CudnnTable  # noqa: PLC0415
+
+    return {
+        "build_tools": BuildToolTable,
+        "builds": BuildTable,
+        "cudnn": CudnnTable,
+        "devices": DeviceTable,
+        "ptx": PtxTable,
+        "submodules": SubmoduleTable,
+        "torchvision": TorchvisionTable,
+    }
+
+
+def _rows() -> dict[str, Any]:
+    """What the rows of every other file are."""
+    from envforge.capability.memory import CardMemory  # noqa: PLC0415 -- not on the hot path
     from envforge.capability.profiles import Profile  # noqa: PLC0415
+    from envforge.capability.vendor import Library  # noqa: PLC0415
 
     return {
         "architectures": models.Architecture,
-        "build_tools": _build_tool_table(),
-        "builds": BuildTable,
         "conda": models.CondaBuild,
-        "cudnn": _vendor().CudnnTable,
-        "devices": DeviceTable,
         "drivers": models.DriverBranch,
-        "libraries": _vendor().Library,
+        "libraries": Library,
         "memory": CardMemory,
         "notes": models.ReleaseNote,
         "platforms": models.Platform,
         "profiles": Profile,
-        "ptx": _ptx_table(),
         "releases": models.TorchRelease,
         "requirements": models.RequirementSet,
         "risks": models.Risk,
         "rules": models.Rule,
-        "submodules": _submodule_table(),
         "toolkits": models.CudaToolkit,
         "wheels": models.Wheel,
-    }[path.stem]
-
-
-def _vendor() -> Any:
-    from envforge.capability import vendor  # noqa: PLC0415 -- not on the hot path
-
-    return vendor
-
-
-def _submodule_table() -> Any:
-    from envforge.capability.submodules import SubmoduleTable  # noqa: PLC0415 -- as above
-
-    return SubmoduleTable
-
-
-def _build_tool_table() -> Any:
-    from envforge.capability.build_tools import BuildToolTable  # noqa: PLC0415 -- as above
-
-    return BuildToolTable
-
-
-def _ptx_table() -> Any:
-    from envforge.capability.ptx import PtxTable  # noqa: PLC0415 -- as above
-
-    return PtxTable
+    }
 
 
 def _encode(value: Any) -> msgspec.Raw:

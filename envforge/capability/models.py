@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # at run time they are imported where a table is decoded on d
     from envforge.capability.memory import CardMemory
     from envforge.capability.profiles import Profile
     from envforge.capability.submodules import SubmoduleTable
+    from envforge.capability.torchvision import TorchvisionTable
     from envforge.capability.vendor import CudnnTable, Library
 
 Evidence = Literal["measured", "vendor-docs", "upstream", "third-party", "inferred"]
@@ -453,6 +454,7 @@ class Database(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     library_table: msgspec.Raw
     memory_table: msgspec.Raw
     submodule_table: msgspec.Raw
+    torchvision_table: msgspec.Raw
     build_tool_table: msgspec.Raw
     profile_table: msgspec.Raw
     ptx_table: msgspec.Raw
@@ -520,6 +522,13 @@ class Database(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         from envforge.capability.submodules import SubmoduleTable  # noqa: PLC0415
 
         return msgspec.msgpack.decode(self.submodule_table, type=SubmoduleTable)
+
+    @cached_property
+    def torchvision(self) -> TorchvisionTable:
+        """The sources of torchvision."""
+        from envforge.capability.torchvision import TorchvisionTable  # noqa: PLC0415
+
+        return msgspec.msgpack.decode(self.torchvision_table, type=TorchvisionTable)
 
     @cached_property
     def build_tools(self) -> BuildToolTable:
