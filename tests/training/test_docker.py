@@ -7,19 +7,24 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 import warnings
 from pathlib import Path
 
+import psutil
 import pytest
 
 from envforge.image.engine import Build, Launch
+from envforge.recipes.ladder import Ladder
 from envforge.training import (
     Journal,
+    Plan,
     RunRecord,
     StopRequests,
     Surroundings,
     SystemClock,
     open_folder,
+    persevere,
     supervise,
 )
 from envforge.training.docker import DockerExecutor, DockerProcess
@@ -185,3 +190,54 @@ def test_a_killed_engine_is_noticed_and_on_record(own_engine, context, shell_job
     assert record.last.exit_code is None
     assert "stopped answering" in record.last.because[0]
     assert record.last.last_iteration >= 3
+
+
+# docker-py leaks a socket for every connection that a killed engine refuses.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_restarted_engine_is_waited_for_and_the_run_comes_home(
+    own_engine, context, shell_job, tmp_path, events
+):
+    """SIGKILL of the engine takes its containers along; it comes back a moment later."""
+    with own_engine.start() as engine:
+        image = engine.build(Build(context, "tiny"), log=tmp_path / "build.txt")
+        ladder = Ladder(retries={"engine-lost": 2}, verify="existence")
+        job = shell_job(steps=60, ladder=ladder)
+        back, killed = [], []
+
+        def restart():
+            own_engine.kill()
+            (own_engine.folder / "pid").unlink(missing_ok=True)  # else it thinks that it runs
+            back.append(own_engine.start())
+
+        def on_event(event):
+            events.append(event)
+            if event.kind == "metric" and event.done >= 3 and not killed:
+                killed.append(threading.Thread(target=restart))
+                killed[0].start()
+
+        with open_folder(job.run_dir) as folder:
+            record = RunRecord(
+                id=job.run_id, recipe="toy", reference="toy", run_dir=str(job.run_dir), on="docker"
+            )
+            clock = SystemClock()
+            journal = Journal(folder, record, job.checkpoints, clock)
+            plan = Plan(lambda *_: job, DockerExecutor(engine=engine, image=image), ladder)
+            record = persevere(plan, {}, (), journal, Surroundings(clock, StopRequests(), on_event))
+        killed[0].join()
+        for each in back:
+            assert left_of(each, job) == []
+            each.close()
+    assert (record.state, [each.reason for each in record.attempts]) == (
+        "SUCCEEDED", ["engine-lost", "finished"]
+    )  # fmt: skip
+    told = [event.text for event in events if event.kind == "warning"]
+    assert "waiting for the container engine" in told
+
+
+def test_the_containers_processes_are_known_by_this_machines_numbers(engine, tiny):
+    with engine.run(Launch(tiny, ["sleep", "60"])) as container:
+        pids = DockerProcess(container).pids()
+        assert any("sleep" in " ".join(psutil.Process(pid).cmdline()) for pid in pids)
+        container.signal("SIGKILL")
+        container.wait()
+        assert DockerProcess(container).pids() == ()
