@@ -157,6 +157,8 @@ class Variant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     date: Annotated[str, msgspec.Meta(pattern=r"^\d{4}-\d{2}-\d{2}$")]
     torch: str
     """The releases it runs on, as ``>=A,<B``: both bounds."""
+    python: str | None = None
+    """The Pythons it runs on, where its code needs others than the torch does."""
     why: Text
     patches: tuple[str, ...] = ()
     """Ids of the upstream's series; one whose condition does not hold for the torch is left out."""

@@ -72,6 +72,8 @@ def _faults_of_variant(recipe: Recipe, name: str) -> Iterator[str]:
     known = {*PLACES, *recipe.parameters, *WIDE}
     yield from _faults_of_words(f"{dot}command", whole.command, known)
     if name:
+        if (python := recipe.variants[name].python) is not None:
+            yield from _faults_of_torch(f"{dot}python", python)
         yield from _faults_of_overrides(f"{dot}overrides", recipe.variants[name], recipe)
         for device, words in recipe.variants[name].on_device.items():
             yield from _faults_of_words(f"{dot}on_device.{device}", words, known)

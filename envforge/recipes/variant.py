@@ -35,18 +35,42 @@ def find_variant(recipe: Recipe, name: str) -> Variant:
     return recipe.variants[name]
 
 
-def variant_for(recipe: Recipe, torch: str) -> str:
-    """Name the first variant that runs on this release; "" where the recipe has none.
+def variant_for(recipe: Recipe, torch: str, python: str = "") -> str:
+    """Name the first variant that runs on this torch and Python; "" where the recipe has none.
 
-    HostMismatch with every variant's range.
+    HostMismatch with every variant's ranges.
     """
     if not recipe.variants:
         return ""
     for name, variant in recipe.variants.items():
-        if runs_on(variant.torch, torch):
+        if fits(variant, torch, python):
             return name
-    ranges = tuple(f"{name} runs on torch {each.torch}" for name, each in recipe.variants.items())
-    raise HostMismatch(f"no variant of {recipe.name} runs on torch {torch}", because=ranges)
+    found = f"torch {torch}" + (f" with Python {python}" if python else "")
+    because = tuple(f"{name} runs on {_ranges(each)}" for name, each in recipe.variants.items())
+    raise HostMismatch(f"no variant of {recipe.name} runs on {found}", because=because)
+
+
+def fits(variant: Variant, torch: str, python: str = "") -> bool:
+    """Whether a variant runs on this torch and, where it is known, this Python."""
+    if not runs_on(variant.torch, torch):
+        return False
+    return not (variant.python and python) or runs_on(variant.python, python)
+
+
+def _ranges(variant: Variant) -> str:
+    python = f" with Python {variant.python}" if variant.python else ""
+    return f"torch {variant.torch}{python}"
+
+
+def refuse_unfit(recipe: Recipe, name: str, torch: str, python: str) -> None:
+    """HostMismatch where a variant that was asked for does not run here."""
+    variant = find_variant(recipe, name)
+    if not fits(variant, torch, python):
+        raise HostMismatch(
+            f"{name} of {recipe.name} runs on {_ranges(variant)}",
+            because=(f"this is torch {torch} with Python {python}",),
+            hint="leave out --set variant, or give another image or --interpreter",
+        )
 
 
 def runs_on(wanted: str, torch: str) -> bool:

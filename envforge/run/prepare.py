@@ -20,7 +20,7 @@ from envforge.recipes.memory import tier_for
 from envforge.recipes.packages import lay_out_packages, pins_for
 from envforge.recipes.setting import Settled
 from envforge.recipes.stage import Checkout, Wish, stage
-from envforge.recipes.variant import find_variant
+from envforge.recipes.variant import find_variant, refuse_unfit
 from envforge.run.extension import Compilation, compile_extension
 from envforge.run.place import Device, Place
 from envforge.run.preflight import refuse_small_disk, refuse_too_few_files
@@ -76,8 +76,8 @@ class Preparation:
     ) -> Prepared:
         """Take every step; an EnvforgeError is one that the training was spared."""
         refuse_unknown(self._recipe, request.assets)
-        self._choose(request, before)
         self._ask_interpreter()
+        self._choose(request, before)
         self._lay_out_packages()
         self._settle(request, before)
         checkout = self._stage()
@@ -116,19 +116,23 @@ class Preparation:
         return seen(self._place.on, {**self._folders, **(extra or {})})
 
     def _choose(self, request: RunRequest, before: Mapping[str, Setting]) -> None:
-        """Take the variant that is asked for, that the run had, or that fits the torch."""
+        """Take the variant that is asked for, that the run had, or that fits torch and Python."""
+        found = self._survey
+        if not self._recipe.variants or found is None:
+            return
         asked = request.settings.get("variant") or str(before.get("variant") or "")
-        self._name = asked or variant_for(self._recipe, self._place.torch)
-        if self._name:
-            self._variant = find_variant(self._recipe, self._name)
-            self._loaded = self._loaded._replace(recipe=choose(self._recipe, self._name))
+        self._name = asked or variant_for(self._recipe, found.torch, found.python)
+        refuse_unfit(self._recipe, self._name, found.torch, found.python)
+        self._variant = find_variant(self._recipe, self._name)
+        self._loaded = self._loaded._replace(recipe=choose(self._recipe, self._name))
 
     def _ask_interpreter(self) -> None:
         """Ask what is there, for a recipe that depends on it; decide what computes."""
-        if self._variant is None and not self._recipe.tiers:
+        if not (self._recipe.variants or self._recipe.tiers):
             return
-        modules = self._variant.modules if self._variant else ()
-        found = survey(self._place, Question(modules=modules, environment=self._environment()))
+        every = [name for each in self._recipe.variants.values() for name in each.modules]
+        question = Question(modules=tuple(dict.fromkeys(every)), environment=self._environment())
+        found = survey(self._place, question)
         if self._device == "cuda" and found.card is None:
             raise HostMismatch(
                 "no card can compute",
@@ -156,13 +160,18 @@ class Preparation:
     def _lay_out_packages(self) -> None:
         """Take the pinned packages where the interpreter lacks one of those that are needed."""
         found = self._survey
-        if self._variant is None or found is None or not found.missing:
+        if self._variant is None or found is None:
+            return
+        missing = {
+            name: found.missing[name] for name in self._variant.modules if name in found.missing
+        }
+        if not missing:
             return
         if self._variant.packages is None:
-            because = tuple(f"{name}: {fault}" for name, fault in found.missing.items())
+            because = tuple(f"{name}: {fault}" for name, fault in missing.items())
             raise HostMismatch("the interpreter lacks what upstream imports", because=because)
         path = self._loaded.shared / self._variant.packages
-        pins = pins_for(path, found.tag, found.torch, tuple(found.missing))
+        pins = pins_for(path, found.tag, found.torch, tuple(missing))
         self._folders["packages"] = lay_out_packages(pins, self._on_event)
 
     def _settle(self, request: RunRequest, before: Mapping[str, Setting]) -> None:

@@ -22,6 +22,7 @@ class Survey(NamedTuple):
     """What it said."""
 
     tag: str
+    python: str
     torch: str
     card: Card | None
     missing: Mapping[str, str]
@@ -65,7 +66,9 @@ def survey(place: Place, question: Question) -> Survey:
 def _read(found: Any) -> Survey:
     card = found["card"]
     known = Card(name=card[0], memory_mib=card[1], capability=card[2]) if card else None
-    return Survey(found["tag"], found["torch"], known, found["missing"], found["astray"])
+    return Survey(
+        found["tag"], found["python"], found["torch"], known, found["missing"], found["astray"]
+    )
 
 
 def program_of(place: Place, name: str) -> Mounted:

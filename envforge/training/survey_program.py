@@ -71,6 +71,7 @@ def main(wanted):
     faults = {name: fault_of(name) for name in wanted.get("modules", [])}
     said = {
         "tag": python_tag(),
+        "python": "%d.%d.%d" % sys.version_info[:3],
         "torch": str(torch.__version__),
         "card": card() if wanted.get("card") else None,
         "missing": {name: fault for name, fault in faults.items() if fault},

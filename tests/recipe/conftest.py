@@ -13,6 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from envforge.capability.load import load
+from envforge.image.bootstrap import Base, ensure_base
+from envforge.image.engine import Build, Engine
+from envforge.image.lock import load_lock
+from envforge.sources.store import Store, default_root
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -38,6 +44,66 @@ def _kept_environment() -> Path:
         subprocess.run([python, "-m", "pip", "install", "--quiet", TORCH], check=True)
         complete.touch()
     return python
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Flags of ``envforge run``, and what its environment needs."""
+
+    flags: tuple[str, ...]
+    environment: dict[str, str]
+
+
+@pytest.fixture
+def place(request: pytest.FixtureRequest) -> Place:
+    """``local``, or the container of an image: ``docker-1.0.1``, ``docker-1.13.1``."""
+    if request.param == "local":
+        python = request.getfixturevalue("torch_python")
+        return Place(
+            flags=("--on", "local", "--interpreter", python, "--cpu"),
+            environment={"PYTHONPATH": str(request.getfixturevalue("pillow"))},
+        )
+    image = request.getfixturevalue(request.param.replace("-", "_").replace(".", "_"))
+    return Place(flags=("--image", image, "--cpu"), environment={})
+
+
+@pytest.fixture(scope="session")
+def pillow(torch_python: str) -> Path:
+    """A folder with Pillow for that interpreter, made once and kept."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    tag = subprocess.run(
+        [torch_python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"],
+        capture_output=True, text=True, check=True,
+    ).stdout.strip()  # fmt: skip
+    folder = cache / "envforge-tests" / f"pillow-py{tag}"
+    if not (folder / "PIL").exists():
+        pip = [torch_python, "-m", "pip", "install", "--quiet", "--target", folder, "pillow"]
+        subprocess.run(pip, check=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def docker_1_0_1(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The image that ``envforge build`` makes of torch 1.0.1; built already, it costs nothing."""
+    folder = tmp_path_factory.mktemp("torch-1.0.1")
+    command = [sys.executable, "-m", "envforge", "build", "--gpu", "gtx780", "--torch", "1.0.1"]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    return load_lock(folder / "envforge.lock").image
+
+
+@pytest.fixture(scope="session")
+def docker_1_13_1(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Debian 12's own torch 1.13.1, for the CPU."""
+    tag, folder = "envforge-test/torch-1.13.1", tmp_path_factory.mktemp("torch-1.13.1")
+    if engine.image_id(tag) is None:
+        platform = next(each for each in load().platforms if each.name == "debian-12")
+        base = ensure_base(engine, Base(platform), Store(default_root()), log=folder / "log.txt")
+        (folder / "Dockerfile").write_text(
+            f"FROM {base.tag}\nRUN apt-get update && apt-get install -y --no-install-recommends"
+            " python3-torch python3-pil && rm -rf /var/lib/apt/lists/*\n"
+        )
+        engine.build(Build(folder, tag), log=folder / "log.txt")
+    return tag
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ import yaml
 
 from envforge import assets
 from envforge.errors import DocumentError, UnknownName
-from envforge.recipes import load_recipe, recipe_names
+from envforge.recipes import load_recipe, recipe_names, shelves
 
 GOOD = {
     "schema": "envforge.recipe/1",
@@ -88,8 +88,7 @@ def test_all_faults_of_form_are_named_at_once_each_with_its_path(tmp_path):
         "summary: is missing",
         "parameters.steps.kind: Invalid enum value 'int'",
         "parameters.steps.help: is missing",
-        "log.chek: unknown key; there are progress, loss, epoch_size, epoch_end, check,"
-        " checkpoint, resumed, stopped",
+        "log.chek: unknown key; there are progress, loss, epoch_size, epoch_end, check, checkpoint, resumed, stopped",
         "log.progress: Expected str, got int",
         "success: expected keys and values",
         "shm_size_mib: Expected int, got str",
@@ -161,3 +160,116 @@ def test_what_is_no_document_is_said(tmp_path, text, fault):
 def test_a_recipe_is_data_a_copy_elsewhere_is_the_same_recipe(tmp_path):
     shutil.copytree(assets.RECIPES / "canary", tmp_path / "canary")
     assert load_recipe(f"{tmp_path}/canary").recipe == load_recipe("canary").recipe
+
+
+UPSTREAM = {
+    "upstream": {"name": "theirs", "url": "https://localhost:1/x", "licence": "none"},
+    "variants": {
+        "1": {
+            "commit": "0" * 40,
+            "date": "2019-11-21",
+            "torch": ">=1.0,<2",
+            "why": "a test",
+            "source": "a test",
+            "evidence": "measured",
+        }
+    },
+}
+
+
+def shelf(tmp_path, name, document):
+    (tmp_path / name).mkdir(exist_ok=True)
+    (tmp_path / name / "recipe.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
+    return f"{tmp_path}/{name}"
+
+
+def test_a_recipe_takes_upstream_files_and_variants_of_another_by_reference(tmp_path):
+    write(tmp_path, {**GOOD, **UPSTREAM})
+    document = {key: value for key, value in GOOD.items() if key not in ("files", "torch")}
+    own = {"1": {"command": ["{python}", "{checkout}/test.py"], "log": {"progress": "tested"}}}
+    document |= {"name": "yours", "shares": "mine", "variants": own, "parameters": {}}
+    loaded = load_recipe(shelf(tmp_path, "yours", document))
+    variant = loaded.recipe.variants["1"]
+    assert (variant.commit, variant.command) == ("0" * 40, ("{python}", "{checkout}/test.py"))
+    assert loaded.recipe.upstream.name == "theirs"
+    assert loaded.files == (tmp_path / "mine/files").resolve()
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"shares": "nonesuch"}, "shares: there is no recipe 'nonesuch' beside this one"),
+        ({"shares": "../mine"}, "shares: there is no recipe '../mine' beside this one"),
+        ({"shares": "mine", "files": "files"}, "files: those of mine are taken"),
+    ],
+)
+def test_what_cannot_be_shared_is_said(tmp_path, changes, fault):
+    write(tmp_path, GOOD)
+    document = {key: value for key, value in GOOD.items() if key != "files"}
+    with pytest.raises(DocumentError) as caught:
+        load_recipe(shelf(tmp_path, "yours", {**document, "name": "yours", **changes}))
+    assert fault in caught.value.because
+
+
+def test_recipes_are_looked_for_by_flag_variable_and_xdg_before_ours(tmp_path, monkeypatch):
+    for place in ("flag", "variable", "xdg/envforge/recipes"):
+        (tmp_path / place).mkdir(parents=True)
+        write(tmp_path / place, {**GOOD, "summary": place})
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "xdg"))
+    assert load_recipe("mine").recipe.summary == "xdg/envforge/recipes"
+    monkeypatch.setenv("ENVFORGE_RECIPES", str(tmp_path / "variable"))
+    assert load_recipe("mine").recipe.summary == "variable"
+    found = load_recipe("mine", shelves((tmp_path / "flag",)))
+    assert found.recipe.summary == "flag"
+    assert found.reference == str(tmp_path / "flag/mine"), "it is found again without the flag"
+
+
+OVERRIDE = {
+    "form": "argparse",
+    "key": "--a",
+    "file": "a.py",
+    "upstream": 1,
+    "value": "{a}",
+    "why": "x",
+}
+
+
+def test_the_faults_of_variants_tiers_and_datasets_are_named_with_their_places(tmp_path):
+    variant = {**UPSTREAM["variants"]["1"], "overrides": [OVERRIDE], "packages": "gone.yaml"}
+    tier = {
+        "memory": "2GiB",
+        "set": {"steps": 5, "gone": 1},
+        "why": "x",
+        "source": "x",
+        "evidence": "measured",
+    }
+    row = {
+        "variant": "1",
+        "torch": "1.0.1",
+        "card": "x",
+        "allocated_mib": 1,
+        "reserved_mib": 1844,
+        "step_us": 1,
+        "source": "x",
+    }
+    found = faults(
+        tmp_path,
+        upstream=UPSTREAM["upstream"],
+        variants={"1": variant},
+        tiers=[{**tier, "measured": [row]}, tier],
+        datasets={"d": {"help": "x", "asset": "gone", "check": ["{nope}"], "set": {"steps": 0.5}}},
+    )
+    assert found == (
+        "variants.1.packages: there is no file 'gone.yaml' beside the document",
+        "variants.1.overrides[0].value[0]: nothing is called {a}",
+        "variants.1.overrides: the command has no place for {overrides}",
+        "datasets.d.check[0]: nothing is called {nope}",
+        "datasets.d.set: steps must be an integer, got '0.5'",
+        "datasets.d.asset: there is no asset 'gone'",
+        "tiers: must grow, the smallest memory first",
+        "tiers.2GiB.set.gone: there is no such parameter",
+        "tiers.2GiB.set.steps: order_of_harm does not say what harm it does",
+        "tiers.2GiB.measured: 1844 MiB leave too little of 2GiB",
+        "tiers.2GiB.set.gone: there is no such parameter",
+        "tiers.2GiB.set.steps: order_of_harm does not say what harm it does",
+    )
