@@ -55,6 +55,8 @@ class BuildRequest(NamedTuple):
     """Where the wheel that was built is put beside the image."""
     cudnn: str | None = None
     """Versions of cuDNN, as pip writes them; None: built without."""
+    torchvision: bool = True
+    """Build the release's torchvision after it, where its sources are known."""
     jobs: int | None = None
     """Compilers at once; None: what the engine's cores and memory allow."""
 
@@ -103,11 +105,20 @@ def prepare(database: Database, wanted: BuildRequest) -> Prepared:
         raise UsageError(
             f"the route {resolution.route} needs no image: see the command of `envforge check`"
         )
-    tree = _packed(wanted.source) if wanted.source else None
-    plan = make_plan(database, resolution, Wanted(wanted.until, wanted.profile, tree, wanted.cudnn))
+    plan = make_plan(database, resolution, _wanted(wanted))
     context = render(plan)
     folder = wanted.context or _cache() / "contexts" / context.digest[:12]
     return Prepared(plan, context, folder)
+
+
+def _wanted(wanted: BuildRequest) -> Wanted:
+    return Wanted(
+        until=wanted.until,
+        profile=wanted.profile,
+        tree=_packed(wanted.source) if wanted.source else None,
+        cudnn=wanted.cudnn,
+        torchvision=wanted.torchvision,
+    )
 
 
 def _packed(folder: Path) -> LocalTree:

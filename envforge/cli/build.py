@@ -30,6 +30,11 @@ from envforge.cli.options import json_option, quiet_option, request_options, to_
     help="A source tree you have, instead of the release's own.",
 )
 @click.option("--cudnn", metavar="SPEC", help="Build with cuDNN, from its published wheel.")
+@click.option(
+    "--torchvision/--no-torchvision",
+    default=True,
+    help="Build the torchvision of the release, too.  [default: where its sources are known]",
+)
 @click.option("--wheel", type=click.Path(path_type=Path), help="Put the built wheel there.")
 @click.option(
     "--jobs",
@@ -52,6 +57,7 @@ def command(  # noqa: PLR0913 -- one parameter a flag
     profile: str | None,
     source: Path | None,
     cudnn: str | None,
+    torchvision: bool,
     wheel: Path | None,
     jobs: int | None,
     install_engine: bool,
@@ -80,7 +86,17 @@ def command(  # noqa: PLR0913 -- one parameter a flag
     if request.route != "cpu":
         request = request._replace(card=sole_card(database, flags["gpu"]))
     wanted = BuildRequest(
-        request, until, lock, output, archive, profile, source, wheel, cudnn, jobs
+        request,
+        until=until,
+        lock=lock,
+        context=output,
+        archive=archive,
+        profile=profile,
+        source=source,
+        wheels=wheel,
+        cudnn=cudnn,
+        torchvision=torchvision,
+        jobs=jobs,
     )
     prepared = prepare(database, wanted)
     if dry_run:

@@ -36,6 +36,11 @@ def place_inputs(
         link(path, folder / "inputs" / runfile.name)
     if plan.until == "toolchain":
         return ()
+    vision = plan.source.torchvision
+    if vision is not None:
+        urls = (*_in_archives(plan.platform, archive, vision.pool), vision.url)
+        path = fetch_first(urls, vision.sha256, vision.name, store, on_event)
+        link(path, folder / "inputs" / vision.name)
     tree = plan.source.tree
     packed = _fetch(tree, plan.platform, store, archive, on_event)
     link(packed.archive, folder / "inputs" / tree.name)
@@ -57,8 +62,15 @@ def _fetch(
         return _Packed(fetched.archive, fetched.record)
     if isinstance(origin, LocalTree):
         return _Packed(origin.packed)
-    urls = tuple(f"{address}/{origin.path}" for address in candidates(platform, archive))
+    urls = _in_archives(platform, archive, origin.path)
     return _Packed(fetch_first(urls, origin.sha256, origin.name, store, on_event))
+
+
+def _in_archives(platform: Platform, archive: str | None, path: str | None) -> tuple[str, ...]:
+    """Return where the distribution's archives have ``path``; nowhere for None."""
+    if path is None:
+        return ()
+    return tuple(f"{address}/{path}" for address in candidates(platform, archive))
 
 
 def link(stored: Path, target: Path) -> None:

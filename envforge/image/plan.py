@@ -23,6 +23,7 @@ from envforge.capability.models import (
 )
 from envforge.capability.profiles import Profile, SourceArchive, profiles_of
 from envforge.capability.submodules import submodules_of
+from envforge.capability.torchvision import TorchvisionSource, torchvision_of
 from envforge.errors import NoFittingCudnn, SourceError, UsageError
 from envforge.image.base import base_tag
 from envforge.resolver import Resolution
@@ -83,6 +84,8 @@ class SourceParts(NamedTuple):
     """Build tools as of the release's time; none: the distribution's own."""
     imports: tuple[WheelInput, ...] = ()
     """What torch imports beside itself; none: the distribution's own packages."""
+    torchvision: TorchvisionSource | None = None
+    """What is built after torch."""
 
     @property
     def wheels(self) -> tuple[WheelInput, ...]:
@@ -104,6 +107,8 @@ class Wanted(NamedTuple):
     tree: LocalTree | None = None
     cudnn: str | None = None
     """Versions as pip writes them; None: built without it."""
+    torchvision: bool = True
+    """Build the torchvision of the release, too, where its sources are known."""
 
 
 class Plan(NamedTuple):
@@ -206,6 +211,7 @@ def _source_parts(database: Database, plan: Plan, wanted: Wanted) -> SourceParts
         cudnn=_cudnn(database, plan, wanted.cudnn) if wanted.cudnn else None,
         tools=tools,
         imports=_imports(database, plan, tools) if tools else (),
+        torchvision=torchvision_of(database, plan.release.version) if wanted.torchvision else None,
     )
 
 

@@ -32,6 +32,8 @@ _TOOLS = (
 )
 _WHEEL_TOOLS = ("python3-pip", "python3-wheel", "xz-utils")
 """What unpacks the sources, makes the wheel and unpacks that."""
+_TORCHVISION_LIBRARIES = ("libjpeg-dev", "libpng-dev")
+_TORCHVISION_IMPORTS = ("python3-pil", "python3-requests")
 _RUNFILE_TOOLS = ("libxml2", "perl")
 """What the installers themselves call (10.1 and later link libxml2, older ones run perl)."""
 
@@ -115,6 +117,8 @@ def _source_files(plan: Plan) -> Files:
     inputs = {f"inputs/{source.tree.name}": source.tree.identity}
     if source.runfile:
         inputs[f"inputs/{source.runfile.name}"] = source.runfile.sha256
+    if source.torchvision:
+        inputs[f"inputs/{source.torchvision.name}"] = source.torchvision.sha256
     inputs.update((f"inputs/wheels/{wheel.name}", wheel.sha256) for wheel in source.wheels)
     dockerfile = _template(
         "source/Dockerfile.j2",
@@ -157,7 +161,8 @@ def _pip(plan: Plan, source: SourceParts) -> list[str]:
 
 
 def _runtime_packages(python: PlatformPython, source: SourceParts) -> list[str]:
-    return sorted({*python.packages, *(() if source.imports else python.torch_packages)})
+    packages = {*python.packages, *(() if source.imports else python.torch_packages)}
+    return sorted({*packages, *(_TORCHVISION_IMPORTS if source.torchvision else ())})
 
 
 def _patches(plan: Plan, source: SourceParts) -> tuple[Patch, ...]:
@@ -195,7 +200,9 @@ def _build(source: SourceParts) -> dict[str, Any]:
     profile = source.profile
     return {
         "profile": profile.name,
-        "profile_packages": sorted({*_WHEEL_TOOLS, *profile.packages}),
+        "profile_packages": _profile_packages(source),
+        "torchvision": source.torchvision.version if source.torchvision else None,
+        "torchvision_tree": f"inputs/{source.torchvision.name}" if source.torchvision else None,
         "switches": sorted(source.switches.items()),
         "tools": bool(source.tools),
         "imports": bool(source.imports),
@@ -208,6 +215,11 @@ def _build(source: SourceParts) -> dict[str, Any]:
         "strip": source.tree.strip,
         "commit": source.tree.commit,
     }
+
+
+def _profile_packages(source: SourceParts) -> list[str]:
+    images = (*_TORCHVISION_LIBRARIES, *_TORCHVISION_IMPORTS) if source.torchvision else ()
+    return sorted({*_WHEEL_TOOLS, *source.profile.packages, *images})
 
 
 def _packages(plan: Plan, source: SourceParts) -> list[str]:

@@ -193,12 +193,29 @@ def _wheel(subject: _Subject) -> str:
     wanted = (
         f"torch-{subject.plan.resolution.torch}-{subject.plan.python.wheel_tag}-linux_x86_64.whl"
     )
-    if names != [wanted]:
+    if [name for name in names if name.startswith("torch-")] != [wanted]:
         raise _failed(f"{wanted} was to be built", f"there is {' '.join(names) or 'nothing'}")
     with tempfile.TemporaryDirectory(prefix="envforge-") as folder:
         found = read_wheel(_copy(subject, f"/wheels/{wanted}", folder))
     libraries = [each for each in found.libraries if _CUDA_LIBRARY.search(each.path)]
     return _refuse_lacks(libraries, subject.plan)
+
+
+def _torchvision(subject: _Subject) -> str:
+    """The torchvision that was built computes, and carries the plan's code."""
+    assert subject.plan.source is not None  # noqa: S101 -- only such plans are asked this
+    planned = subject.plan.source.torchvision
+    if planned is None:
+        return "not built"
+    python = subject.plan.python.executable
+    answer = json.loads(_ask(subject, python, f"{_INSIDE}/torchvision_probe.py").stdout)
+    if answer["torchvision"] != planned.version:
+        raise _failed(f"torchvision {planned.version} was planned", str(answer["torchvision"]))
+    if answer["kept"] != [0, 2]:
+        raise _failed("torchvision's own operator computes wrongly", f"nms kept {answer['kept']}")
+    with tempfile.TemporaryDirectory(prefix="envforge-") as folder:
+        library = read_library(_copy(subject, answer["library"], folder), name=answer["library"])
+    return f"torchvision {planned.version}: {_refuse_lacks([library], subject.plan)}"
 
 
 def _links(subject: _Subject) -> str:
@@ -299,6 +316,7 @@ _RUNTIME: dict[str, Check] = {
 }
 _BUILT: dict[str, Check] = {
     "every-code": _every_code,
+    "torchvision": _torchvision,
     "links": _links,
     "no-build-tools": _no_build_tools,
     "size": _size,

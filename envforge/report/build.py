@@ -23,6 +23,8 @@ def plan_text(prepared: Prepared) -> str:
         lines.append(f"  profile   {plan.source.profile.name}")
         lines += [f"            without {text}" for text in plan.source.profile.gives_up]
         lines.append(f"  cuDNN     {_cudnn(plan.source.cudnn)}")
+        if plan.source.torchvision:
+            lines.append(f"  then      torchvision {plan.source.torchvision.version}")
         lines.append(f"  source    {plan.source.tree.name} ({plan.source.tree.identity[:16]})")
         lines.append(f"  CUDA      {resolution.cuda} from the {_origin(resolution.cuda_origin)}")
         lines.append(f"  arch list {arch_list(resolution.codes)}")
