@@ -13,6 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import yaml
+from dockerfile_reader import apt, environment, instructions, last, runs, stages
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -84,11 +85,17 @@ def edits_of(case: dict, profile: dict) -> list[dict]:
     asked, expected = case["ask"], case["expect"]
     axes = {axis: expected[axis] for axis in ("cuda", "gcc", "python", "platform")}
     axes |= {"torch": asked["torch"], "capability": case["capability"]}
+    axes["cudnn"] = expected.get("cudnn")
     files = ["series.yaml", *filter(None, [profile.get("patches")])]
     patches = [row for name in files for row in read(f"patches/pytorch/{name}")["patches"]]
-    selected = [patch for patch in patches if needed(patch, axes, profile["switches"])]
+    switches = switches_of(case, profile)
+    selected = [patch for patch in patches if needed(patch, axes, switches)]
     assert not [patch["id"] for patch in selected if "missing" in patch]
     return [row for patch in selected for row in rows_of(patch, asked["torch"])]
+
+
+def switches_of(case: dict, profile: dict) -> dict[str, str]:
+    return profile["switches"] | (profile["with_cudnn"] if "cudnn" in case["expect"] else {})
 
 
 def rows_of(patch: dict, torch: str) -> list[dict]:
@@ -102,54 +109,6 @@ def added(file: dict) -> dict:
     beside = file.get("beside")
     content = (ROOT / "patches/pytorch" / beside).read_text() if beside else file["content"]
     return {"add": file["file"], "content": content}
-
-
-# A Dockerfile, read with regular expressions.
-
-
-def instructions(text: str) -> list[tuple[str, str]]:
-    lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
-    joined = re.sub(r"\\\n", " ", "\n".join(lines))
-    return [tuple(line.split(None, 1)) for line in joined.splitlines() if line.strip()]
-
-
-def stages(text: str) -> dict[str, dict]:
-    found: dict[str, dict] = {}
-    for word, rest in instructions(text):
-        if word == "FROM":
-            parent, name = re.fullmatch(r"(\S+) AS (\S+)", rest).groups()
-            stage = found[name] = {"parent": parent, "body": []}
-        else:
-            stage["body"].append((word, rest))
-    return found
-
-
-def runs(stage: dict) -> list[str]:
-    return [re.sub(r"\s+", " ", rest) for word, rest in stage["body"] if word == "RUN"]
-
-
-def apt(stage: dict) -> set[str]:
-    """The packages a stage asks apt for by name."""
-    asked = set()
-    for run in runs(stage):
-        for words in re.findall(r"apt-get install ([^&|;]*)", run):
-            asked |= {word for word in words.split() if not word.startswith("-")}
-    return asked
-
-
-def environment(*bodies: dict) -> dict[str, str]:
-    pairs = [rest for stage in bodies for word, rest in stage["body"] if word == "ENV"]
-    found = {}
-    for line in pairs:
-        for name, quoted, plain in re.findall(
-            r'([A-Za-z_]\w*)=(?:"((?:[^"\\]|\\.)*)"|(\S+))', line
-        ):
-            found[name] = re.sub(r"\\(.)", r"\1", quoted) or plain
-    return found
-
-
-def last(stage: dict, word: str) -> str | None:
-    return next((rest for name, rest in reversed(stage["body"]) if name == word), None)
 
 
 # What every context keeps, and what those of a route must say.
@@ -312,7 +271,7 @@ def environment_faults(case: dict, steps: dict, profile: dict) -> list[str]:
         "ENVFORGE_PYTHON": python["executable"],
         "PYTORCH_BUILD_VERSION": case["ask"]["torch"],
         "PYTORCH_BUILD_NUMBER": "1",
-        **profile["switches"],
+        **switches_of(case, profile),
     }
     got = environment(steps["toolchain"], steps["torch"])
     for name, value in wanted.items():
@@ -323,49 +282,116 @@ def environment_faults(case: dict, steps: dict, profile: dict) -> list[str]:
 
 
 def input_faults(case: dict, files: dict, steps: dict, profile: dict, release: dict) -> list[str]:
-    expected, found = case["expect"], []
+    """Every input is one that the data name; what is left of them at the end is the tree."""
+    found: list[str] = []
     got = dict(json.loads(files["inputs.json"]))
     torch = " ".join(runs(steps["torch"]))
-    if expected["cuda_origin"] == "runfile":
-        runfile = TOOLKITS[expected["cuda"]]["runfile"]
-        name = runfile["url"].rsplit("/", 1)[1]
-        expect(found, "runfile", got.pop(f"inputs/{name}", None), runfile["sha256"])
-        command = next((run for run in runs(steps["toolchain"]) if name in run), "")
-        if not ("--silent" in command and "--toolkit" in command and "--driver" not in command):
-            found.append("the runfile installs more, or less, than the toolkit")
-    tools = {path.rsplit("/", 1)[1]: got.pop(path) for path in sorted(got) if path.endswith(".whl")}
-    if tools:  # not every build has its tools pinned yet; those that have are held to all of them
-        expect(found, "build tools", tools, tools_of(case))
-    if expected["tree"] == "archive":
-        name = profile["archive"]["path"].rsplit("/", 1)[1]
-        expect(found, "source archive", got, {f"inputs/{name}": profile["archive"]["sha256"]})
-    elif expected["tree"] == "local":
-        expect(
-            found,
-            "hash of the tree",
-            [bool(re.fullmatch(r"[0-9a-f]{64}", v)) for v in got.values()],
-            [True],
-        )
-    else:
-        commit = release.get("commit") or release["wheel_commit"]
-        expect(found, "tree", got, {"inputs/source.tar": f"git:{commit}"})
-        if not re.search(rf'test "\$\(git \S+ /src rev-parse HEAD\)" = {commit}\b', torch):
-            found.append("HEAD of the tree is not checked")
-        listed = re.search(r"git -C /src submodule status --recursive >(\S+) &&", torch)
-        if not (listed and f"! grep '^[-+U]' {listed[1]}" in torch):
-            found.append("the submodules are not checked")
+    found += runfile_faults(case, got, runs(steps["toolchain"]))
+    found += wheel_input_faults(case, files, got, torch)
     found += [f"{path} is never unpacked" for path in got if f"source={path}," not in torch]
+    found += tree_faults(case, got, profile, release)
+    if case["expect"]["tree"] == "git":
+        found += git_faults(release, torch)
     if not re.search(r"edit\.py /src \S*edits\.json", torch):
         found.append("the edits are never made")
     return found
 
 
-def tools_of(case: dict) -> dict[str, str]:
+def runfile_faults(case: dict, got: dict, commands: list[str]) -> list[str]:
+    if case["expect"]["cuda_origin"] != "runfile":
+        return []
+    found: list[str] = []
+    runfile = TOOLKITS[case["expect"]["cuda"]]["runfile"]
+    name = runfile["url"].rsplit("/", 1)[1]
+    expect(found, "runfile", got.pop(f"inputs/{name}", None), runfile["sha256"])
+    command = next((run for run in commands if name in run), "")
+    if not ("--silent" in command and "--toolkit" in command and "--driver" not in command):
+        found.append("the runfile installs more, or less, than the toolkit")
+    return found
+
+
+def wheel_input_faults(case: dict, files: dict, got: dict, torch: str) -> list[str]:
+    """The wheels a source build takes in: cuDNN, build tools as of their time, what torch imports."""
+    cudnn = [cudnn_of(case["expect"])] if "cudnn" in case["expect"] else []
+    found = ["cuDNN is never unpacked" for file in cudnn if f"{file['name']},target=" not in torch]
+    tools, imports = tools_of(case), imports_of(case)
+    for name, rows in (("tools.txt", tools), ("imports.txt", imports)):
+        lines = {
+            f"{p['project']}=={p['version']} --hash=sha256:{p['file']['sha256']}" for p in rows
+        }
+        expect(found, name, set(files.get(name, "").splitlines()), lines)
+        pip = rf"pip install [^&;|]*--require-hashes [^&;|]*-r \S*{name}"
+        if rows and not re.search(pip, torch):
+            found.append(f"{name} is never installed by its hashes")
+    wheels = {path.rsplit("/", 1)[1]: got.pop(path) for path in sorted(got) if path[-4:] == ".whl"}
+    wanted = {f["name"]: f["sha256"] for f in (*cudnn, *(p["file"] for p in (*tools, *imports)))}
+    expect(found, "wheels", wheels, wanted)
+    return found
+
+
+def tree_faults(case: dict, got: dict, profile: dict, release: dict) -> list[str]:
+    found: list[str] = []
+    if case["expect"]["tree"] == "archive":
+        name = profile["archive"]["path"].rsplit("/", 1)[1]
+        expect(found, "source archive", got, {f"inputs/{name}": profile["archive"]["sha256"]})
+    elif case["expect"]["tree"] == "local":
+        hashes = [bool(re.fullmatch(r"[0-9a-f]{64}", value)) for value in got.values()]
+        expect(found, "one tree by its hash", hashes, [True])
+    else:
+        commit = release.get("commit") or release["wheel_commit"]
+        expect(found, "tree", got, {"inputs/source.tar": f"git:{commit}"})
+    return found
+
+
+def git_faults(release: dict, torch: str) -> list[str]:
+    found = []
+    commit = release.get("commit") or release["wheel_commit"]
+    if not re.search(rf'test "\$\(git \S+ /src rev-parse HEAD\)" = {commit}\b', torch):
+        found.append("HEAD of the tree is not checked")
+    listed = re.search(r"git -C /src submodule status --recursive >(\S+) &&", torch)
+    if not (listed and f"! grep '^[-+U]' {listed[1]}" in torch):
+        found.append("the submodules are not checked")
+    return found
+
+
+def cudnn_of(expected: dict) -> dict:
+    rows = read("envforge/capability/data/cudnn.yaml")["wheels"]
+    fitting = [row["files"] for row in rows if within(expected["cuda"], row["cuda"])]
+    return next(files[expected["cudnn"]] for files in fitting if expected["cudnn"] in files)
+
+
+def built_for(case: dict) -> tuple[str, str]:
     python = python_of(PLATFORMS[case["expect"]["platform"]], case["expect"]["python"])
-    built = (case["ask"]["torch"], python["wheel_tag"])
-    rows = read("envforge/capability/data/build_tools.yaml")["pinned"]
-    pinned = [row["packages"] for row in rows if (row["torch"], row["tag"]) == built]
-    return {p["file"]["name"]: p["file"]["sha256"] for packages in pinned for p in packages}
+    return case["ask"]["torch"], python["wheel_tag"]
+
+
+def pinned(rows: list[dict], built: tuple[str, str]) -> list[dict]:
+    return [p for row in rows if (row["torch"], row["tag"]) == built for p in row["packages"]]
+
+
+def tools_of(case: dict) -> list[dict]:
+    """None for a tree of the distribution's: that is built with the distribution's own tools."""
+    if case["expect"]["tree"] == "archive":
+        return []
+    return pinned(read("envforge/capability/data/build_tools.yaml")["pinned"], built_for(case))
+
+
+def imports_of(case: dict) -> list[dict]:
+    """What the published wheel asks for without its CUDA; what was compiled in, as it was then."""
+    tools = {row["project"]: row for row in tools_of(case)}
+    if not tools:
+        return []
+    torch, python = case["ask"]["torch"], case["expect"]["python"]
+    kept = {
+        row["name"].replace("_", "-")
+        for row in read("envforge/capability/data/build_tools.yaml")["tools"]
+        if row.get("at_run_time")
+        and within(torch, row["torch"])
+        and within(python, row.get("python"))
+    }
+    asked = pinned(REQUIREMENTS, built_for(case))
+    own = {row["project"]: row for row in asked if not re.match("nvidia-|triton", row["project"])}
+    return list((own | {name: tools[name] for name in kept & set(tools)}).values())
 
 
 def cache_faults(steps: dict, expected: dict) -> list[str]:

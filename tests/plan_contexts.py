@@ -34,10 +34,11 @@ def prepared(case: dict, scratch: Path) -> Prepared:
     """Decide and render one case; a tree of the user's own is made below ``scratch``."""
     asked = dict(case["ask"])
     gpu, until = asked.pop("gpu", None), asked.pop("until", "runtime")
-    profile = asked.pop("profile", None)
+    profile, cudnn = asked.pop("profile", None), asked.pop("cudnn", None)
     source = local_tree(scratch / "tree") if asked.pop("tree", None) else None
     card = find_card(DATABASE, gpu) if gpu else None
-    wanted = BuildRequest(Request(card=card, **asked), until, profile=profile, source=source)
+    request = Request(card=card, **asked)
+    wanted = BuildRequest(request, until, profile=profile, source=source, cudnn=cudnn)
     return prepare(DATABASE, wanted)
 
 

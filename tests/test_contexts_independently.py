@@ -44,7 +44,7 @@ def contexts(rendered):
 
 
 def test_the_reader_imports_nothing_of_envforge():
-    for path in (Path(__file__), HERE / "context_reader.py"):
+    for path in (Path(__file__), HERE / "context_reader.py", HERE / "dockerfile_reader.py"):
         nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
         imported = [a.name for n in nodes if isinstance(n, ast.Import) for a in n.names]
         imported += [str(n.module) for n in nodes if isinstance(n, ast.ImportFrom)]

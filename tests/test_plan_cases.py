@@ -68,6 +68,7 @@ def test_the_plan_is_what_the_sources_say(case, plan_of):
         "python": plan.python.version,
         "profile": plan.source.profile.name if plan.source else None,
         "tree": tree_of(plan.source),
+        "cudnn": plan.source.cudnn.version if plan.source and plan.source.cudnn else None,
     }
     assert {key: found[key] for key in case["expect"]} == case["expect"]
     assert plan.resolution.compute_capability == case.get("capability")
