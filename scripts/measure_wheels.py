@@ -43,8 +43,8 @@ from envforge.sources.store import Store
 from envforge.values import DeviceCode, version_key
 
 LIBRARY = re.compile(r"\.so(?:\.\d+)*\Z")
-OWN = re.compile(rb"N2at|2at6native")
-"""torch's namespace ``at``, mangled; the second inside a name of a file of its own."""
+OWN = re.compile(rb"N2at6native|N2at4cuda|2at6native")
+"""``at::native`` and ``at::cuda``, mangled; the last one inside an anonymous namespace."""
 PINNED = re.compile(r"(?:nvidia|cuda|pytorch-triton|triton)(?:-|\Z)")
 ARCH_LIST = re.compile(rb"\0((?:sm|compute)_\d+[af]?(?: (?:sm|compute)_\d+[af]?)*)\0")
 CUDNN_VERSION = re.compile(rb"\xb8(....)\xc3", re.DOTALL)
@@ -61,7 +61,7 @@ class Seen(NamedTuple):
     sets: tuple[tuple[DeviceCode, ...], ...]
     """Of those with a kernel: what nvcc makes of a source without one is no code."""
     own: tuple[tuple[DeviceCode, ...], ...]
-    """Of those with a kernel of torch's namespace."""
+    """Of those that hold something of torch's own namespaces."""
     glibc: str | None
     glibcxx: str | None
     cudnn: str | None
@@ -162,13 +162,13 @@ def look_inside(content: Content, path: str) -> Seen:
     strings = read(content, sections.get(".dynstr"))
     found = find_fatbins(content, path)
     fatbins = [one for one in found.sections.get(".nv_fatbin", []) if one.headers]
-    held = [(plain_codes(one), kernels_in(content, one)) for one in fatbins]
+    held = [(plain_codes(one), smallest_image(content, one)) for one in fatbins]
     return Seen(
         path=path,
         role=found.role,
         every=tuple(codes for codes, _ in held),
-        sets=tuple(codes for codes, kernels in held if kernels),
-        own=tuple(codes for codes, kernels in held if any(map(OWN.search, kernels))),
+        sets=tuple(codes for codes, image in held if any(kernels_of(image))),
+        own=tuple(codes for codes, image in held if OWN.search(image)),
         glibc=newest(rb"\0GLIBC_(\d+(?:\.\d+)+)(?=\0)", strings),
         glibcxx=newest(rb"\0GLIBCXX_(\d+(?:\.\d+)+)(?=\0)", strings),
         cudnn=cudnn_of(content, sections),
@@ -193,11 +193,11 @@ def listing_order(code: DeviceCode) -> tuple[bool, DeviceCode]:
     return code.kind == "compute", code
 
 
-def kernels_in(content: Content, fatbin: Fatbin) -> list[bytes]:
-    """Return the kernels of the image that is unpacked the soonest; the others have the same."""
+def smallest_image(content: Content, fatbin: Fatbin) -> bytes:
+    """Return the image that is unpacked the soonest; the others have the same kernels."""
     images = [entry for entry in fatbin.entries if entry.code is not None]
     smallest = min(images, key=lambda entry: entry.image_size, default=None)
-    return [] if smallest is None else list(kernels_of(names.whole(content, smallest)))
+    return b"" if smallest is None else names.whole(content, smallest)
 
 
 def cudnn_of(content: Content, sections: dict[str, elf.Section]) -> str | None:
