@@ -33,8 +33,10 @@ if TYPE_CHECKING:  # decoded on demand: see Database
 # Compiled at first use: one call needs one or two of them, and check must feel instant.
 _PCI_ID = r"(?:10de:)?([0-9a-f]{4})"
 _CAPABILITY = r"(?:sm_|compute_)(\d{2,3})|(\d{1,2}\.\d)"
-_PLAIN = r"\d+(?:\.\d+)*"
-_SPECIFIER = r"[\d.,<>=!~* ]+"
+_PLAIN = r"[0-9]+(?:\.[0-9]+)*"
+_SPECIFIER = r"[0-9.,<>=!~* ]+"
+_LONGEST = 200
+"""Characters of a version request; Python itself refuses numbers of thousands of digits."""
 _LETTERS = 2
 """What tells variants of one card apart: K40c, K40m, 970M."""
 
@@ -221,7 +223,7 @@ def matcher(option: str, spec: str | None) -> Callable[[str], bool]:
     if spec is None:
         return lambda _version: True
     plain = spec.strip()
-    if re.fullmatch(_PLAIN, plain):
+    if len(plain) <= _LONGEST and re.fullmatch(_PLAIN, plain):
         wanted = version_key(plain)
         return lambda version: version_key(version)[: len(wanted)] == wanted
     return _pip_matcher(option, plain)
@@ -231,12 +233,12 @@ def _pip_matcher(option: str, spec: str) -> Callable[[str], bool]:
     from packaging.specifiers import InvalidSpecifier, SpecifierSet  # noqa: PLC0415
 
     try:
-        if not re.fullmatch(_SPECIFIER, spec):
+        if len(spec) > _LONGEST or not re.fullmatch(_SPECIFIER, spec):
             raise InvalidSpecifier(spec)
         accepted = SpecifierSet(spec)
     except InvalidSpecifier:
         raise UsageError(
-            f"{option}: {spec!r} is not a version",
+            f"{option}: {spec[:_LONGEST]!r} is not a version",
             hint=f"write it as pip does: {option} '>=1.8,<2'",
         ) from None
     return accepted.contains
