@@ -81,15 +81,14 @@ def some_rows(path: Path) -> list[str]:
     return ["\n- ".join([head, *few[at : at + 2]]) + "\n" for at in range(0, len(few), 2)]
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in DATA.glob("*.yaml")))
-def test_any_table_of_the_database(name: str, folder: Path) -> None:
-    @READ
-    @given(documents_like(some_rows(DATA / name)))
-    def read(text: str) -> None:
-        path = write(folder / name, text)
-        survives(lambda: read_table(path))
+TABLES = {path.name: some_rows(path) for path in sorted(DATA.glob("*.yaml"))}
 
-    read()
+
+@READ
+@given(data=st.data(), name=st.sampled_from(sorted(TABLES)))
+def test_any_table_of_the_database(folder: Path, data: st.DataObject, name: str) -> None:
+    path = write(folder / name, data.draw(documents_like(TABLES[name])))
+    survives(lambda: read_table(path))
 
 
 def test_any_recipe(folder: Path) -> None:
@@ -118,16 +117,16 @@ def test_any_patch_series(folder: Path) -> None:
 
 
 @READ
-@given(st.data())
-def test_any_lock(data: st.DataObject, folder: Path) -> None:
+@given(data=st.data())
+def test_any_lock(folder: Path, data: st.DataObject) -> None:
     good = to_json(data.draw(st.builds(Lock)))
     path = write(folder / "envforge.lock", data.draw(documents_like([good])))
     survives(lambda: load_lock(path))
 
 
 @READ
-@given(st.data())
-def test_any_record_of_a_run(data: st.DataObject, folder: Path) -> None:
+@given(data=st.data())
+def test_any_record_of_a_run(folder: Path, data: st.DataObject) -> None:
     good = to_json(data.draw(st.builds(RunRecord)))
     write(folder / "run.json", data.draw(documents_like([good])))
     survives(lambda: read_record(folder))
