@@ -103,8 +103,10 @@ def command(*, as_json: bool, quiet: bool, verbose: bool, dry_run: bool, **flags
 
 def _train(request: RunRequest, *, as_json: bool, quiet: bool, verbose: bool) -> int:
     from envforge.documents import to_json  # noqa: PLC0415
+    from envforge.events import Event  # noqa: PLC0415
     from envforge.report.errors import error_text  # noqa: PLC0415
     from envforge.report.run import outcome_text, run_progress  # noqa: PLC0415
+    from envforge.report.run_page import try_write_page  # noqa: PLC0415
     from envforge.report.staging import staged_text  # noqa: PLC0415
     from envforge.run import require_success, run  # noqa: PLC0415
 
@@ -114,6 +116,8 @@ def _train(request: RunRequest, *, as_json: bool, quiet: bool, verbose: bool) ->
 
     with run_progress(quiet=quiet, verbose=verbose) as on_event:
         record = run(request, on_event, on_staged=say)
+        if fault := try_write_page(record):
+            on_event(Event("warning", fault))
     if as_json:  # the record is the whole answer, of a failure too
         click.echo(to_json(record), nl=False)
     try:

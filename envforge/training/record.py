@@ -219,7 +219,7 @@ def _acquire(path: Path) -> FileLock:
         raise UsageError(
             f"another envforge is at work in {path}",
             because=_holder(path),
-            hint="wait for it, stop it, or give another --run-dir",
+            hint=f"look at it: envforge runs follow {path}; or give another --run-dir",
         ) from None
     except OSError as error:
         raise UsageError(f"cannot write in {path}", because=(str(error),)) from error
