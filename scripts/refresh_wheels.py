@@ -4,7 +4,7 @@
 
 Rewrites the ``files`` of the default wheels in ``envforge/capability/data/wheels.yaml`` (of all
 releases, or of those that are named) and names the releases of the index that have no row. What a
-wheel's kernels are is measured, not read from an index: ``scripts/measure_wheels.py`` makes a new row.
+wheel's kernels are is measured, not read from an index: ``measure_wheels.py`` makes a new row.
 """
 
 from __future__ import annotations

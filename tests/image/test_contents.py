@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from image_parts import make_context
@@ -87,6 +88,18 @@ def test_what_changed_in_a_container_is_seen_and_a_volume_where_it_is_asked_for(
     code, _, err = call(capsys, "inspect", f"{name}:/gone", "--quiet")
     assert code == 3
     assert err == "error: unreadable-binary: there is no /gone in envforge-test-inspected\n"
+
+
+def test_a_disk_too_small_is_said_before_it_is_full(capsys, container, monkeypatch):
+    place = "envforge.image.engine.container.shutil.disk_usage"
+    monkeypatch.setattr(place, lambda _: SimpleNamespace(free=10))
+    code, _, err = call(capsys, "inspect", f"container:{container.name}", "--quiet")
+    assert code == 3
+    assert err == (
+        "error: unreadable-binary: no room to copy opt/site-packages/libsample.so\n"
+        f"  it has {SAMPLE.stat().st_size} bytes, 10 are free\n"
+        "hint: set TMPDIR to a larger disk\n"
+    )
 
 
 def test_a_mount_that_was_left_out_is_said_with_what_to_type(capsys, container):

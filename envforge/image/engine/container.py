@@ -284,10 +284,21 @@ def copy_members(
             source = archive.extractfile(member)
             if source is None:
                 continue
+            _expect_room(member, folder)
             copy = folder / f"{number}"
             with copy.open("wb") as target, source:
                 shutil.copyfileobj(source, target, 1 << 20)
             yield member.name, copy
+
+
+def _expect_room(member: tarfile.TarInfo, folder: Path) -> None:
+    free = shutil.disk_usage(folder).free
+    if member.size > free:
+        raise RunFailed(
+            f"no room to copy {member.name}",
+            because=(f"it has {member.size} bytes, {free} are free",),
+            hint="set TMPDIR to a larger disk",
+        )
 
 
 def _store_only_member(chunks: Iterator[bytes], path: str, dest: Path) -> Path:
