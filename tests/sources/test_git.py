@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import http.server
 import os
 import shutil
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 from pathlib import Path
 
@@ -393,3 +395,26 @@ def test_a_repository_that_a_hook_is_run_for_is_not_touched(upstream, git_store,
     monkeypatch.undo()
     assert git(upstream.folder / "elsewhere", "rev-parse", "HEAD") == elsewhere
     assert git(upstream.folder / "elsewhere", "status", "--porcelain") == ""
+
+
+class Locked(http.server.BaseHTTPRequestHandler):
+    """A private repository, or one that was deleted: GitHub asks for a password for both."""
+
+    def do_GET(self) -> None:
+        self.send_response(401)
+        self.send_header("WWW-Authenticate", 'Basic realm="git"')
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *arguments) -> None:
+        pass
+
+
+def test_a_server_that_asks_for_a_password_is_an_error_not_a_prompt(upstream, git_store):
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Locked) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}/deleted.git"
+        with pytest.raises(SourceError) as caught:
+            fetch_tree(upstream.tree(urls=(url,)), git_store)
+        server.shutdown()
+    assert caught.value.because == (f"{url}: fatal: Authentication failed for '{url}/'",)
