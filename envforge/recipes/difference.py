@@ -9,7 +9,7 @@ import msgspec
 
 from envforge.errors import UsageError
 from envforge.recipes.document import MemoryTier, Override, Recipe, Setting, Words
-from envforge.recipes.setting import Settled, fill, placeholders
+from envforge.recipes.setting import Settled, fill, placeholders, settle
 from envforge.recipes.value import same
 
 
@@ -121,3 +121,17 @@ def duration(
     if steps is None or not rows:
         return Duration(steps, epochs, None)
     return Duration(steps, epochs, steps * rows[0].step_us / 1e6, rows[0].card)
+
+
+def shorter_than(
+    length: Duration | None, recipe: Recipe, asked: Mapping[str, str], memory_mib: int | None
+) -> dict[str, int]:
+    """Name the presets that do not follow the batch and are shorter, with their steps."""
+    if length is None or length.steps is None or recipe.length is None:
+        return {}
+    found = {}
+    for name, preset in recipe.presets.items():
+        if not preset.stretch:
+            values = settle(recipe, {}, {**asked, "preset": name}, memory_mib).values
+            found[name] = sum(int(values[each]) for each in recipe.length.total)
+    return {name: steps for name, steps in found.items() if steps < length.steps}

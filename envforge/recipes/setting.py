@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from envforge.errors import UnknownName, UsageError
-from envforge.recipes.document import Parameter, Preset, Recipe, Rescale, Setting, Words
+from envforge.recipes.document import Parameter, Recipe, Rescale, Setting, Words
 from envforge.recipes.memory import tier_for
 
 PLACES = (
@@ -80,7 +80,9 @@ def settle(
     values, origins = _read(recipe, now)
     if recipe.rescale:
         before, _ = _read(recipe, base)
-        _rescale(recipe.rescale, preset, before, values, origins)
+        kept = {*wanted, *(tier.set if tier and earlier.get("tier") != tier.memory else ())}
+        stretch = preset is None or preset.stretch
+        origins = {**origins, **_rescale(recipe.rescale, before, values, kept, stretch=stretch)}
     return Settled({**names, **values}, origins)
 
 
@@ -151,23 +153,27 @@ def _parts(
 
 def _rescale(
     rule: Rescale,
-    preset: Preset | None,
     before: Mapping[str, Setting],
     values: dict[str, Setting],
-    origins: dict[str, str],
-) -> None:
-    """Let what follows the batch follow it; what a tier or the user set stays."""
+    kept: set[str],
+    *,
+    stretch: bool,
+) -> dict[str, str]:
+    """Let what follows the batch follow it; ``kept``: what a tier or the user has set.
+
+    Changes ``values``; returns where the new ones come from.
+    """
     old, new = float(before[rule.batch]), float(values[rule.batch])
     if old == new:
-        return
+        return {}
     follow = dict.fromkeys(rule.linear, new / old)
-    if preset is None or preset.stretch:
+    if stretch:
         follow |= dict.fromkeys(rule.inverse, old / new)
-    for name, factor in follow.items():
-        if values[name] == before[name]:
-            scaled = float(values[name]) * factor
-            values[name] = round(scaled) if isinstance(values[name], int) else scaled
-            origins[name] = f"rescaled with {rule.batch} {old:g} -> {new:g}"
+    followed = [name for name in follow if name not in kept]
+    for name in followed:
+        scaled = float(values[name]) * follow[name]
+        values[name] = round(scaled) if isinstance(values[name], int) else scaled
+    return dict.fromkeys(followed, f"rescaled with {rule.batch} {old:g} -> {new:g}")
 
 
 def read_setting(name: str, parameter: Parameter, text: str) -> Setting:

@@ -24,7 +24,7 @@ def preview_text(preview: Preview) -> str:
     lines += [f"  {'patch':<9} {name}" for name in preview.patches]
     if preview.tier:
         lines.append(f"  {'tier':<9} {preview.tier}")
-    lines += _length_lines(preview.steps, preview.epochs, preview.estimated_s, preview.estimated_on)
+    lines += _length_lines(preview)
     lines += difference_lines(preview.differences)
     lines.append(f"  {'command':<9} {click.style(' '.join(preview.command), dim=True)}")
     return "\n".join(lines)
@@ -48,23 +48,26 @@ def staged_text(staged: Staged) -> str:
         counted = "" if examples.items is None else f", {examples.items} to train on"
         lines.append(f"  {'examples':<9} {examples.name}: {examples.origin}{counted}")
     lines += [f"  {'asset':<9} {each.name}: {each.origin}" for each in staged.assets]
-    lines += _length_lines(staged.steps, staged.epochs, staged.estimated_s, staged.estimated_on)
+    lines += _length_lines(staged)
     lines += difference_lines(staged.differences)
     return "\n".join(lines)
 
 
-def _length_lines(
-    steps: int | None, epochs: int | None, seconds: float | None, card: str
-) -> list[str]:
-    """``200 epochs, 80000 items, about 22 min 13 s as measured on an H200``."""
+def _length_lines(told: Preview | Staged) -> list[str]:
+    """``200 epochs, 80000 items, about 22 min 13 s ...``, and what there is that is shorter."""
     parts = []
-    if epochs is not None:
-        parts.append(f"{epochs} epochs")
-    if steps is not None:
-        parts.append(f"{steps} {'steps' if epochs is None else 'items'}")
-    if seconds is not None:
-        parts.append(f"about {duration_text(seconds)} at the speed measured on {card}")
-    return [f"  {'length':<9} {', '.join(parts)}"] if parts else []
+    if told.epochs is not None:
+        parts.append(f"{told.epochs} epochs")
+    if told.steps is not None:
+        parts.append(f"{told.steps} {'steps' if told.epochs is None else 'items'}")
+    if told.estimated_s is not None:
+        speed = f"at the speed measured on {told.estimated_on}"
+        parts.append(f"about {duration_text(told.estimated_s)} {speed}")
+    lines = [f"  {'length':<9} {', '.join(parts)}"] if parts else []
+    return lines + [
+        f"  {'':<9} {steps} steps with --set preset={name}, which sees fewer items"
+        for name, steps in told.shorter.items()
+    ]
 
 
 def difference_lines(rows: Iterable[Difference]) -> list[str]:

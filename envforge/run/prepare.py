@@ -14,7 +14,7 @@ from envforge.events import Event, OnEvent
 from envforge.recipes import LoadedRecipe, Recipe, Setting, choose, fill, settle, variant_for
 from envforge.recipes.asset import Fetched, fetch_assets, lay_out, needed_assets, refuse_unknown
 from envforge.recipes.dataset import Examples, Request, Said, prepare_examples
-from envforge.recipes.difference import Duration, differences, duration
+from envforge.recipes.difference import Duration, differences, duration, shorter_than
 from envforge.recipes.document import Variant, Words
 from envforge.recipes.memory import tier_for
 from envforge.recipes.packages import lay_out_packages, pins_for
@@ -103,6 +103,7 @@ class Preparation:
             differences=differences(self._recipe, overrides, self._settled),
             steps=length.steps if length else None,
             epochs=length.epochs if length else None,
+            shorter=shorter_than(length, self._recipe, request.settings, self._memory()),
             estimated_s=length.seconds if length else None,
             estimated_on=length.card if length else "",
         )
@@ -179,11 +180,15 @@ class Preparation:
         vram = self._inputs.vram_mib
         if vram and card is None:
             self._on_event(Event("warning", "no card: nothing is capped, the values are a card's"))
-        memory = vram or (card.memory_mib if card else None)
-        demo = self._inputs.demo
+        demo, memory = self._inputs.demo, self._memory()
         self._settled = settle(self._recipe, before, request.settings, memory, demo=demo)
         if self._name:
             self._settled.values["variant"] = self._name
+
+    def _memory(self) -> int | None:
+        """The card's memory, or the one that is rehearsed; None on the CPU."""
+        card = self._survey.card if self._survey else None
+        return self._inputs.vram_mib or (card.memory_mib if card else None)
 
     def _stage(self) -> Checkout | None:
         found = self._survey
@@ -298,16 +303,14 @@ class Preparation:
         self._folders["from"] = folder
 
     def _length(self, examples: Examples | None) -> Duration | None:
-        card = self._survey.card if self._survey else None
-        memory = self._inputs.vram_mib or (card.memory_mib if card else None)
-        tier = tier_for(self._recipe, memory)
+        tier = tier_for(self._recipe, self._memory())
         items = examples.items if examples else None
         return duration(self._recipe, self._settled.values, tier, self._name, items)
 
     def _prepared(self, staged: Staged, run_dir: Path) -> Prepared:
         folders = {**self._folders, "run_dir": run_dir}
-        del self._folders["recipe"]  # what a training has without being told
-        every = list(mounts(self._place.on, self._folders))
+        others = {name: path for name, path in self._folders.items() if name != "recipe"}
+        every = list(mounts(self._place.on, others))  # its files and run_dir a job has by itself
         wrapper: Words = ()
         if self._inputs.vram_mib and self._device == "cuda":
             program = program_of(self._place, "vram")

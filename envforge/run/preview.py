@@ -18,7 +18,13 @@ from envforge.recipes import (
     shelves,
     variant_for,
 )
-from envforge.recipes.difference import Difference, differences, duration, override_words
+from envforge.recipes.difference import (
+    Difference,
+    differences,
+    duration,
+    override_words,
+    shorter_than,
+)
 from envforge.recipes.document import Override, Variant, Words
 from envforge.recipes.memory import tier_for
 from envforge.recipes.setting import PLACES
@@ -47,6 +53,7 @@ class Preview(msgspec.Struct, frozen=True, kw_only=True):
     """Places stay in braces: only the run knows them."""
     steps: int | None = None
     epochs: int | None = None
+    shorter: dict[str, int] = {}
     estimated_s: float | None = None
     estimated_on: str = ""
 
@@ -78,6 +85,7 @@ def preview(request: RunRequest) -> Preview:
         command=_command(recipe, overrides, settled.values),
         steps=length.steps if length else None,
         epochs=length.epochs if length else None,
+        shorter=shorter_than(length, recipe, request.settings, request.vram_mib),
         estimated_s=length.seconds if length else None,
         estimated_on=length.card if length else "",
     )

@@ -55,6 +55,8 @@ class Staged(msgspec.Struct, frozen=True, kw_only=True):
     steps: int | None = None
     """The length of the training, in items where epochs are counted."""
     epochs: int | None = None
+    shorter: dict[str, int] = {}
+    """Presets that are shorter than that, with their steps."""
     estimated_s: float | None = None
     """From what was measured on the card that is named beside it."""
     estimated_on: str = ""

@@ -4,7 +4,7 @@ import pytest
 
 from envforge.errors import UnknownName, UsageError
 from envforge.recipes import choose, load_recipe, settle
-from envforge.recipes.difference import differences, duration, override_words
+from envforge.recipes.difference import differences, duration, override_words, shorter_than
 from envforge.recipes.memory import parse_memory_mib, tier_for
 
 WHOLE = load_recipe("pix2pix-train").recipe
@@ -79,6 +79,16 @@ def test_rate_and_schedule_follow_the_batch_together():
 def test_what_somebody_has_set_is_not_rescaled():
     asked = settle(SPOTTER, {}, {"ims_per_batch": "1", "max_iter": "1000"}).values
     assert (asked["max_iter"], asked["warmup_iters"]) == (1000, 4000)
+    same = settle(SPOTTER, {}, {"ims_per_batch": "1", "warmup_iters": "500"}).values
+    assert same["warmup_iters"] == 500, "asked for, though it is the default"
+
+
+def test_a_preset_that_does_not_follow_the_batch_is_offered_where_it_is_shorter():
+    asked = {"ims_per_batch": "1"}
+    recipe = choose(SPOTTER, "2021-01")
+    length = duration(recipe, settle(SPOTTER, {}, asked).values, None, "2021-01", None)
+    assert shorter_than(length, recipe, asked, None) == {"short": 300_000}
+    assert shorter_than(length._replace(steps=1), recipe, asked, None) == {}
 
 
 def test_what_was_rescaled_once_is_not_again_when_the_run_goes_on():
