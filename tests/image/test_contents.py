@@ -9,7 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from image_parts import make_context
+from image_parts import make_context, wait_until
 
 from envforge import cli
 from envforge.image.engine import Build, Container, Engine, Launch, Mount
@@ -37,6 +37,10 @@ def image(engine: Engine, tmp_path_factory) -> Iterator[str]:
     engine.remove("envforge-test/inspected-here")
 
 
+def processes(container):
+    return sorted(row[1] for row in container._api.top(container.id)["Processes"])
+
+
 @pytest.fixture
 def container(engine: Engine, image: str, tmp_path) -> Iterator[Container]:
     """A running container of it, with a second library in a directory of the host."""
@@ -47,11 +51,8 @@ def container(engine: Engine, image: str, tmp_path) -> Iterator[Container]:
         image, ["sleep", "600"], name="envforge-test-inspected", mounts=[Mount(mounted, "/data")]
     )
     with engine.run(launch) as running:
+        assert wait_until(lambda: len(processes(running)) == 2)  # its init, and sleep
         yield running
-
-
-def processes(container):
-    return sorted(row[1] for row in container._api.top(container.id)["Processes"])
 
 
 def paths(out):
@@ -59,12 +60,11 @@ def paths(out):
 
 
 def test_an_image_is_read_without_being_run(capsys, engine, image):
-    before = engine.leftovers()
     for target in (image, f"image:{image}"):
         code, out, _ = call(capsys, "inspect", target, "--json", "--quiet")
         assert code == 0
         assert paths(out) == ["/opt/site-packages/libsample.so"]
-    assert set(engine.leftovers()) <= set(before)
+    assert engine._client.containers.list(all=True, filters={"ancestor": image}) == []
 
 
 def test_a_running_container_is_read_and_nothing_runs_in_it(capsys, engine, container):
@@ -93,10 +93,10 @@ def test_what_changed_in_a_container_is_seen_and_a_volume_where_it_is_asked_for(
 def test_a_disk_too_small_is_said_before_it_is_full(capsys, container, monkeypatch):
     place = "envforge.image.engine.container.shutil.disk_usage"
     monkeypatch.setattr(place, lambda _: SimpleNamespace(free=10))
-    code, _, err = call(capsys, "inspect", f"container:{container.name}", "--quiet")
+    code, _, err = call(capsys, "inspect", f"container:{container.name}:/data", "--quiet")
     assert code == 3
     assert err == (
-        "error: unreadable-binary: no room to copy opt/site-packages/libsample.so\n"
+        "error: unreadable-binary: no room to copy data/_C.so\n"
         f"  it has {SAMPLE.stat().st_size} bytes, 10 are free\n"
         "hint: set TMPDIR to a larger disk\n"
     )
