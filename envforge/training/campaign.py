@@ -19,14 +19,16 @@ from envforge.training.checkpoints import (
     Saved,
     Suspicion,
     find_saved,
+    look_into,
     lower_rates,
     protect,
     recover,
 )
 from envforge.training.executor import Executor
+from envforge.training.failures import Verdict
 from envforge.training.job import Job
 from envforge.training.journal import Journal
-from envforge.training.ladder import Move, memory_settings, next_move
+from envforge.training.ladder import Move, lowered, memory_settings, next_move
 from envforge.training.record import Attempt, Change, Lowering, RunRecord
 from envforge.training.remembered import remember
 from envforge.training.supervisor import Surroundings, supervise
@@ -91,7 +93,8 @@ class _Campaign:
         if not record.attempts or record.last.reason != "diverged":
             return None
         if record.lowering is not None:
-            return Move(settings, "after diverged, left over", record.lowering.factor)
+            again = lowered(self._plan.ladder, settings)
+            return Move(again, "after diverged, left over", record.lowering.factor)
         return next_move(self._plan.ladder, settings, (record.last,))
 
     def attempt(self, move: Move, changes: tuple[Change, ...]) -> None:
@@ -105,9 +108,10 @@ class _Campaign:
             job = self._plan.job(move.settings, good)
         before = self._journal.record.settings
         own = changes or _changes(before, move.settings)
-        self._journal.change(settings=dict(move.settings), command=job.argv)
         self._journal.begin(
             own,
+            move.settings,
+            job.argv,
             why=move.why,
             from_checkpoint=str(good.files[0].relative_to(job.run_dir)) if good else None,
             quarantined=recovered.quarantined,
@@ -154,8 +158,23 @@ class _Campaign:
             if next_move(self._plan.ladder, self._journal.record.settings, self.attempts) is None:
                 raise
         last = self._journal.record.last
+        if last.reason == "finished":
+            self._look_at_the_result(job)
         if last.reason == "engine-lost" and "engine-lost" in self._plan.ladder.retries:
             self._wait_for_engine(job)
+
+    def _look_at_the_result(self, job: Job) -> None:
+        """Overrule a success whose last checkpoint is none.
+
+        Weights may go bad after the last line of progress, and upstreams exit 0 all the same.
+        """
+        saved = find_saved(job.run_dir, job.checkpoints, job.rule)[:1] if job.rule else []
+        if not saved or job.ladder.verify != "torch":
+            return
+        fault, _ = look_into(saved[0], job, self._plan.executor)
+        if fault:
+            name = saved[0].files[0].relative_to(job.run_dir)
+            self._journal.overrule(Verdict("bad-checkpoint", (f"{name}: {fault}",)))
 
     def _wait_for_engine(self, job: Job) -> None:
         """Wait until what was left running can be cleared: then the engine is back."""

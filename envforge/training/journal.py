@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any
 
 import msgspec
 
+from envforge.recipes.document import Setting
 from envforge.training.clock import Clock, stamp
 from envforge.training.executor import Ending
 from envforge.training.failures import Verdict
@@ -47,16 +49,35 @@ class Journal:
         self._record = msgspec.structs.replace(self._record, **changes)
         self._folder.write(self._record)
 
-    def begin(self, changes: tuple[Change, ...], **facts: Any) -> None:
+    def begin(
+        self,
+        changes: tuple[Change, ...],
+        settings: Mapping[str, Setting] | None = None,
+        command: tuple[str, ...] | None = None,
+        **facts: Any,
+    ) -> None:
         """Open an attempt, before anything of it is started: a kill may come at any moment.
 
-        ``facts`` are further fields of the :class:`Attempt`.
+        ``settings`` and ``command`` become the run's, in the same write; ``facts`` are further
+        fields of the :class:`Attempt`.
         """
         started = stamp(self._clock.now())
         attempt = Attempt(started=started, changes=changes, supervisor=supervisor_name(), **facts)
         attempts = (*self._record.attempts, attempt)
         self._checkpoint = None
-        self.change(state="RUNNING", attempts=attempts, lowering=None)
+        self.change(
+            state="RUNNING",
+            attempts=attempts,
+            lowering=None,
+            settings=self._record.settings if settings is None else dict(settings),
+            command=self._record.command if command is None else command,
+        )
+
+    def overrule(self, verdict: Verdict) -> None:
+        """Say of the last attempt, which has ended, what was found out about it since."""
+        record = self._record.with_last(reason=verdict.reason, because=verdict.because)
+        self._record = msgspec.structs.replace(record, state=state_after(verdict))
+        self._folder.write(self._record)
 
     def follow(self, reader: LogReader, seconds_per_step: float | None) -> None:
         """Save a new checkpoint's name at once, and how far it is every few seconds."""
@@ -73,16 +94,14 @@ class Journal:
         seconds_per_step: float | None,
         ending: Ending,
         verdict: Verdict,
-        stopped_by: str | None,
         **facts: Any,
     ) -> RunRecord:
-        """Close the attempt and say what became of the run."""
+        """Close the attempt and say what became of the run; ``facts`` as for :meth:`begin`."""
         record = self._updated(reader, seconds_per_step).with_last(
             ended=stamp(self._clock.now()),
             exit_code=ending.exit_code,
             reason=verdict.reason,
             because=verdict.because,
-            stopped_by=stopped_by,
             checkpoint=reader.checkpoint or self._folder.newest(self._glob),
             good_iteration=reader.good_step,
             **facts,

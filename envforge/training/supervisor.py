@@ -146,12 +146,14 @@ class Watch:
 
     def close(self, ending: Ending, verdict: Verdict) -> RunRecord:
         """Put the end on record."""
+        peak = self._sampler.peak_gpu_mib if self._sampler else None
         return self._journal.end(
             self.reader,
             self._pace.seconds_per_step,
             ending,
             verdict,
-            self._stops.first,
+            stopped_by=self._stops.first,
+            memory_mib=self.reader.memory_mib or peak,
             good_at=self._good_at,
             stacks=self._stacks,
         )

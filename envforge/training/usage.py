@@ -38,6 +38,7 @@ class Sampler:
         self._over = threading.Event()
         self.gpu_memory_mib: float | None = None
         """The newest sample."""
+        self.peak_gpu_mib: float | None = None
         self.memory_mib: float | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -72,6 +73,8 @@ class Sampler:
         seconds, machine_s = now.at - before.at, max(now.machine_s - before.machine_s, 1e-9)
         self.memory_mib = held_mib
         self.gpu_memory_mib = card.memory_mib if card and card.memory_mib >= 0 else None
+        if self.gpu_memory_mib is not None:
+            self.peak_gpu_mib = max(self.peak_gpu_mib or 0.0, self.gpu_memory_mib)
         return Point(
             at=round(self._clock.now().timestamp(), 2),
             attempt=0,

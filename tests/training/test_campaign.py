@@ -57,6 +57,9 @@ def campaign(toy_job, events):
                 made.append(job)
                 return (executor or LocalExecutor()).start(job)
 
+            def call(self, job, program, arguments):
+                return (executor or LocalExecutor()).call(job, program, arguments)
+
         settings = settings or {"batch": 2, "rate": 0.1}
         run_dir = toy_job().run_dir
         with open_folder(run_dir) as folder:
@@ -192,6 +195,31 @@ class LostOnce(LocalExecutor):
 def test_an_engine_that_comes_back_is_waited_for(campaign):
     record = campaign(["good", "good"], executor=LostOnce())
     assert (record.state, reasons(record)) == ("SUCCEEDED", ["engine-lost", "finished"])
+
+
+class Looking(LocalExecutor):
+    """Finds a NaN in the checkpoint of the last step, the first time it looks there."""
+
+    def __init__(self):
+        self.looked = []
+
+    def call(self, _job, _program, arguments):
+        name = arguments[-1]
+        bad = "step-000020" in name and name not in self.looked
+        self.looked.append(name)
+        fault = "model.bias is not finite" if bad else ""
+        return 0, f'checkpoint: {{"file": "{name}", "fault": "{fault}", "rates": []}}'
+
+
+def test_a_success_with_a_bad_last_checkpoint_is_none(campaign):
+    rule = CheckpointRule(parts=("checkpoints/step-{number}.txt",), unit="step", size_mib=1,
+                          every="steps")  # fmt: skip
+    ladder = Ladder(retries={"bad-checkpoint": 1})
+    record = campaign(["good", "good"], ladder=ladder, rule=rule, executor=Looking())
+    first, last = record.attempts
+    assert (first.reason, first.exit_code) == ("bad-checkpoint", 0)
+    assert first.because == ("checkpoints/step-000020.txt: model.bias is not finite",)
+    assert (record.state, last.reason) == ("SUCCEEDED", "finished")
 
 
 def test_an_engine_the_recipe_does_not_wait_for_is_an_error(campaign):
