@@ -189,6 +189,15 @@ def addresses_of(case: dict, profile: dict) -> dict:
     expected, torch = case["expect"], case["ask"]["torch"]
     runfile = expected["cuda_origin"] == "runfile"
     found = {"runfile": TOOLKITS[expected["cuda"]]["runfile"]["url"] if runfile else None}
+    vision, url = (
+        torchvision_of(RELEASES[torch]),
+        read("envforge/capability/data/torchvision.yaml")["url"],
+    )
+    found["torchvision"] = (
+        {"url": url.replace("{version}", vision["version"]), "pool": vision.get("pool")}
+        if vision
+        else None
+    )
     if expected["tree"] == "archive":
         archive = profile["archive"]
         return found | {key: archive[key] for key in ("path", "size_bytes")}
@@ -288,6 +297,7 @@ def input_faults(case: dict, files: dict, steps: dict, profile: dict, release: d
     torch = " ".join(runs(steps["torch"]))
     found += runfile_faults(case, got, runs(steps["toolchain"]))
     found += wheel_input_faults(case, files, got, torch)
+    found += torchvision_faults(release, got, torch)
     found += [f"{path} is never unpacked" for path in got if f"source={path}," not in torch]
     found += tree_faults(case, got, profile, release)
     if case["expect"]["tree"] == "git":
@@ -326,6 +336,24 @@ def wheel_input_faults(case: dict, files: dict, got: dict, torch: str) -> list[s
     wheels = {path.rsplit("/", 1)[1]: got.pop(path) for path in sorted(got) if path[-4:] == ".whl"}
     wanted = {f["name"]: f["sha256"] for f in (*cudnn, *(p["file"] for p in (*tools, *imports)))}
     expect(found, "wheels", wheels, wanted)
+    return found
+
+
+def torchvision_of(release: dict) -> dict | None:
+    rows = read("envforge/capability/data/torchvision.yaml")["versions"]
+    return next((row for row in rows if row["version"] == release.get("torchvision")), None)
+
+
+def torchvision_faults(release: dict, got: dict, torch: str) -> list[str]:
+    """Torchvision's archive is there, by its hash and for its release, wherever the data have it."""
+    row = torchvision_of(release)
+    if row is None:
+        return []
+    found: list[str] = []
+    path = f"inputs/torchvision-{row['version']}.tar.gz"
+    expect(found, "torchvision", got.pop(path, None), row["sha256"])
+    if f"source={path}," not in torch or f"BUILD_VERSION={row['version']} " not in torch:
+        found.append("torchvision is never built")
     return found
 
 

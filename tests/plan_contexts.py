@@ -53,7 +53,11 @@ def fetched(plan: Plan) -> dict:
     if plan.source is None:
         return {}
     tree, runfile = plan.source.tree.origin, plan.source.runfile
-    addresses = {"runfile": runfile.url if runfile else None}
+    vision = plan.source.torchvision
+    addresses = {
+        "runfile": runfile.url if runfile else None,
+        "torchvision": {"url": vision.url, "pool": vision.pool} if vision else None,
+    }
     if isinstance(tree, GitTree):
         modules = [module._asdict() for module in tree.submodules or ()]
         addresses |= {"urls": tree.urls, "tag": tree.tag, "commit": tree.commit}
