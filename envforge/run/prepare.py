@@ -35,7 +35,7 @@ SHARE_OF_CARD = 0.9
 """What a training may take of a card: its driver, context and display need the rest."""
 _OF_PROGRAMS = ("recipe", "packages")
 """What a recipe's own program sees beside the examples."""
-_ALWAYS = {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}
+_ALWAYS = {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -225,15 +225,22 @@ class Watch:
         with contextlib.suppress(EnvforgeError, OSError):
             if dump_stacks(process.pids(), self._job.run_dir / name):
                 self._stacks = name
-        where = (f"its stacks are in {name}",) if self._stacks else ()
-        self.ours = Verdict("hang", (f"no progress for {silent:.0f} s", *where))
-        self._end(process, f"hanging: no progress for {silent:.0f} s")
+        words = f"no progress for {silent:.0f} s"
+        where = f"its stacks are in {name}" if self._stacks else "its stacks end the log"
+        self.ours = Verdict("hang", (words, where))
+        if self._stacks:
+            self._end(process, f"hanging: {words}")
+        else:  # PYTHONFAULTHANDLER makes a Python 3 write its stacks as it dies of this
+            self._end(process, f"hanging: {words}", signal.SIGABRT)
 
-    def _end(self, process: Process, why: str) -> None:
+    def _end(self, process: Process, why: str, number: int = signal.SIGKILL) -> None:
         self._on_event(Event("warning", why))
         self._lost_at = self._clock.monotonic() + _DIE_S
         with contextlib.suppress(EnvforgeError):  # a lost engine is heard of in _listen
-            process.kill()
+            if number == signal.SIGKILL:
+                process.kill()
+            else:
+                process.signal(number)
 
     def _obey(self, process: Process) -> bool:
         """Asked once: a signal, and time for a checkpoint. Asked twice, or too late: the end.

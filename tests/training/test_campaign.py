@@ -21,6 +21,7 @@ from envforge.training import (
     SystemClock,
     open_folder,
     persevere,
+    stacks,
 )
 from envforge.training.local import LocalExecutor
 from envforge.training.record import read_record
@@ -150,6 +151,17 @@ def test_a_hanging_training_is_looked_into_ended_and_goes_on(campaign):
     assert first.stacks == "stacks-1.txt"
     stacks = (read_dir(record) / first.stacks).read_text()
     assert "misbehave (toy.py:" in stacks
+
+
+def test_without_py_spy_a_python_writes_its_own_stacks_as_it_dies(campaign, monkeypatch):
+    monkeypatch.setattr(stacks, "find_py_spy", lambda: None)
+    record = campaign(["hangs", "good"], environment={"PYTHONFAULTHANDLER": "1"})
+    first = record.attempts[0]
+    assert (first.reason, first.exit_code, first.stacks) == ("hang", 134, None)
+    assert first.because[1] == "its stacks end the log"
+    log = (read_dir(record) / "log.txt").read_text()
+    assert "Fatal Python error: Aborted" in log
+    assert "in misbehave" in log
 
 
 def test_an_empty_newest_checkpoint_is_passed_over(campaign, toy_job):

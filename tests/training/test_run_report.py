@@ -42,6 +42,12 @@ def test_a_metric_says_losses_speed_and_what_is_left():
     assert metric_text(metric(20)) == ""
 
 
+def test_a_metric_says_images_and_memory_where_they_are_known():
+    event = metric(7, loss=1.5, seconds_per_step=0.125, left_s=36.0, images_per_s=32.0,
+                   memory_mib=1692.0)  # fmt: skip
+    assert metric_text(event) == "loss 1.5000  8.0 steps/s  32.0 images/s  36 s left  1692 MiB"
+
+
 def test_plain_lines_of_progress_come_every_few_seconds_and_at_the_end():
     now, stream = [0.0], io.StringIO()
     show = _Plain(stream, verbose=False, clock=lambda: now[0])

@@ -5,6 +5,7 @@ toy.py RUN_DIR STEPS DELAY HABIT DEVICE
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import os
@@ -45,6 +46,11 @@ def load():
     return int(step), weights
 
 
+def may_be_read_by_anybody():
+    """Some kernels let only a process's parents look into it (Yama's ptrace_scope)."""
+    ctypes.CDLL(None).prctl(0x59616D61, ctypes.c_ulong(-1), 0, 0, 0)
+
+
 def misbehave(step):
     """What the habit does in the middle of the training."""
     if HABIT == "quits":
@@ -55,6 +61,7 @@ def misbehave(step):
         say("RuntimeError: CUDA out of memory. Tried to allocate 20.00 MiB (GPU 0; 3.94 GiB total)")
         sys.exit(1)
     if HABIT == "hangs":
+        may_be_read_by_anybody()
         time.sleep(600)
     if HABIT == "bad-checkpoint":
         sys.exit(4)
