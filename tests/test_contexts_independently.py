@@ -30,7 +30,9 @@ TOOLS = Path(sys.executable).parent
 def rendered(tmp_path_factory):
     """A folder of every context, as another process has rendered them."""
     folder = tmp_path_factory.mktemp("contexts")
-    subprocess.run([sys.executable, HERE / "plan_contexts.py", folder], check=True)
+    command = [sys.executable, HERE / "plan_contexts.py", folder]
+    ended = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
     return folder
 
 
