@@ -41,6 +41,7 @@ _FLAGS = (
     click.option(
         "--interpreter", metavar="PATH", help="The Python that has the torch (--on local)."
     ),
+    click.option("--torch", metavar="VERSION", help="Make a Python with this torch (--on local)."),
     click.option("--image", metavar="TAG", help="The image to train in; without it the lock's."),
     click.option("--lock", type=_FOLDER, help="[default: envforge.lock]"),
     click.option(

@@ -50,6 +50,10 @@ class Pins(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     rows: tuple[Pinned, ...]
     source: Text
 
+    def fits(self, tag: str, torch: str) -> bool:
+        """Whether they are for this interpreter."""
+        return self.tag == tag and runs_on(self.torch, torch)
+
 
 def load_pins(path: Path) -> tuple[Pins, ...]:
     """Read a packages file; DocumentError with every fault."""
@@ -63,7 +67,7 @@ def pins_for(path: Path, tag: str, torch: str, missing: tuple[str, ...]) -> Pins
     """Choose the pins for an interpreter; HostMismatch with those there are."""
     every = load_pins(path)
     for pins in every:
-        if pins.tag == tag and runs_on(pins.torch, torch):
+        if pins.fits(tag, torch):
             return pins
     raise HostMismatch(
         f"the interpreter lacks {', '.join(missing)}, and nothing is pinned for it",

@@ -58,7 +58,7 @@ def run(
     loaded = load_recipe(request.recipe, shelves(request.shelves))
     with open_folder(request.run_dir or _new_folder(loaded.recipe, clock)) as folder:
         earlier = _earlier(folder, loaded.recipe)
-        with find_place(request, earlier, on_event) as place:
+        with find_place(request, loaded, earlier, on_event) as place:
             if not loaded.recipe.variants:
                 refuse_torch(loaded.recipe, place)
             prepared = _prepare(request, loaded, place, folder, on_event)

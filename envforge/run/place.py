@@ -16,8 +16,9 @@ from envforge.hardware.host import read_host
 from envforge.hardware.pci import find_gpus
 from envforge.image.engine import Engine, connect
 from envforge.image.lock import LOCK_NAME, Lock, find_lock, load_lock
-from envforge.recipes import Recipe
+from envforge.recipes import LoadedRecipe, Recipe
 from envforge.recipes.variant import runs_on
+from envforge.run.environment import make_interpreter
 from envforge.run.request import On, RunRequest
 from envforge.training import Executor, RunRecord
 from envforge.training.docker import DockerExecutor
@@ -42,24 +43,33 @@ class Place(NamedTuple):
 
 @contextmanager
 def find_place(
-    request: RunRequest, earlier: RunRecord | None, on_event: OnEvent
+    request: RunRequest, loaded: LoadedRecipe, earlier: RunRecord | None, on_event: OnEvent
 ) -> Iterator[Place]:
     """Find where to train: what is asked for, else where the run has been."""
     on = request.on or (earlier.on if earlier else "docker")
     if on == "local":
-        yield _local_place(request, earlier)
+        _refuse_of_local(request)
+        made = make_interpreter(request.torch, loaded, on_event) if request.torch else ""
+        yield _local_place(request, earlier, made)
         return
+    if request.torch:
+        raise UsageError("--torch is for --on local: an image brings its own")
     if request.interpreter:
         raise UsageError("--interpreter is for --on local: an image brings its own")
     with connect() as engine:
         yield _docker_place(request, earlier, engine, on_event)
 
 
-def _local_place(request: RunRequest, earlier: RunRecord | None) -> Place:
+def _refuse_of_local(request: RunRequest) -> None:
     if request.image:
         raise UsageError("--image is for --on docker")
+    if request.torch and request.interpreter:
+        raise UsageError("--torch makes an interpreter: leave out --interpreter")
+
+
+def _local_place(request: RunRequest, earlier: RunRecord | None, made: str) -> Place:
     known = earlier.python if earlier and earlier.on == "local" else ""
-    found = probe_interpreter(request.interpreter or known or sys.executable)
+    found = probe_interpreter(made or request.interpreter or known or sys.executable)
     device: Any = "cuda" if request.device == "gpu" else request.device
     return Place(LocalExecutor(), "local", found.python, found.torch, device)
 

@@ -20,6 +20,8 @@ class RunRequest(NamedTuple):
     """None: a new one, ``runs/<recipe>-<UTC time>``. One that holds a run goes on."""
     interpreter: str | None = None
     """The Python that has the torch, for ``local``; None: the one that runs envforge."""
+    torch: str | None = None
+    """For ``local``: make an environment with this release, or take the one made before."""
     image: str | None = None
     """A tag or id; None: the lock's."""
     lock: Path | None = None
