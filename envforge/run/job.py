@@ -21,6 +21,7 @@ from envforge.training import (
     RunFolder,
     RunRecord,
     Saved,
+    find_saved,
     new_id,
     resume_words,
 )
@@ -103,6 +104,7 @@ def job_of(
     """Make the job of one attempt."""
     recipe = prepared.loaded.recipe
     result = recipe.success.result if recipe.success else None
+    saved = before_the_end(recipe, settings, saved, Path(record.run_dir))
     return Job(
         run_id=record.id,
         argv=command_of(prepared, place, settings, saved),
@@ -124,6 +126,24 @@ def job_of(
         shm_size_mib=recipe.shm_size_mib,
         memory_mib=prepared.staged.inputs.memory_mib,
     )
+
+
+def before_the_end(
+    recipe: Recipe, settings: Mapping[str, Setting], saved: Saved | None, run_dir: Path
+) -> Saved | None:
+    """Go back to a checkpoint that something is left to do from.
+
+    A training that was killed between its last checkpoint and its last words would else be started
+    with nothing to do, say nothing, and count as failed.
+    """
+    rule, length = recipe.checkpoint, recipe.length
+    if saved is None or rule is None or length is None or not rule.resume:
+        return saved
+    total = sum(int(settings[name]) for name in length.total)
+    if rule.unit != length.unit or saved.step < total:
+        return saved
+    every = find_saved(run_dir, recipe.checkpoints, rule)
+    return next((each for each in every if each.step < total), None)
 
 
 def written_file(recipe: Recipe, settings: Mapping[str, Setting]) -> str | None:
