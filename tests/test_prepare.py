@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jsonschema
 import msgspec
 import pytest
 
@@ -244,3 +245,5 @@ def test_the_record_of_the_stage_is_read_by_others(recipe, python):
     document = json.loads(Path("run/stage.json").read_text())
     assert document["schema"] == "envforge.stage/1"
     assert document["inputs"]["data"] == str(recipe.parent / "data")
+    schema = Path(__file__).parent.parent / "docs/schemas/stage-1.json"
+    jsonschema.Draft202012Validator(json.loads(schema.read_text())).validate(document)

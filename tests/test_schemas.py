@@ -60,6 +60,11 @@ def test_the_other_commands_answer_in_their_published_forms(capsys):
     check("inspect", answer(capsys, "inspect", str(sample), "--quiet"))
 
 
+def test_a_dry_run_answers_in_its_published_form(capsys):
+    for recipe in ("canary", "pix2pix-train", "pix2pix-test", "masktextspotter-train"):
+        check("preview", answer(capsys, "run", recipe, "--dry-run", "--vram", "4GiB"))
+
+
 @pytest.mark.parametrize("card", [[], ["--gpu", "k40"]])
 def test_kernels_and_differences_have_their_published_forms(capsys, card):
     first, second = (str(path) for path in sorted(CAPTURES.glob("*.o"))[:2])
