@@ -22,6 +22,7 @@ from envforge.sources.store import Store, default_root
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+collect_ignore = ["miniature"]  # upstream's own files, some of which are called test_*.py
 HERE = Path(__file__).parent
 CANARY = HERE.parents[1] / "recipes" / "canary" / "files" / "canary.py"
 TORCH = "torch==2.13.0"
