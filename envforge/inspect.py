@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import sys
@@ -119,8 +120,9 @@ def inspect_installed(
     UnknownName where there is none.
     """
     path = Path(target)
-    python = path / "bin/python" if path.is_dir() else path
-    if not python.is_file():
+    # os.path: a name that no file system takes is no error there, but no file either
+    python = path / "bin/python" if os.path.isdir(path) else path  # noqa: PTH112
+    if not os.path.isfile(python):  # noqa: PTH113
         return Installed(target, None, inspect(target, cards, on_event))
     package = find_torch(python)
     if package is None:
@@ -143,6 +145,8 @@ def opened(target: str, on_event: OnEvent) -> Iterator[Source]:
     """Open ``target`` as what :func:`inspect` says it is."""
     path = Path(target)
     if target == "-":
+        if sys.stdin is None:  # Python's answer to a closed descriptor
+            raise UnknownName("file", target, hint="standard input is closed: give it a binary")
         with tempfile.NamedTemporaryFile(prefix="envforge-") as copy:
             shutil.copyfileobj(sys.stdin.buffer, copy)
             copy.flush()

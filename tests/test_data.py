@@ -155,6 +155,8 @@ IDENTITIES = {
     "wheels": lambda row: (row.torch, row.variant),
     "platforms": lambda row: row.name,
     "rules": lambda row: row.id,
+    "risks": lambda row: row.id,
+    "variant_installs": lambda row: row.torch,
     "requirements": lambda row: (row.torch, row.tag),
     "notes": lambda row: (row.torch, row.text),
     "libraries": lambda row: (row.project, row.version),

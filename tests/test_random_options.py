@@ -10,6 +10,7 @@ import contextlib
 import io
 import json
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
@@ -98,7 +99,12 @@ def apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def called(*arguments: str) -> int:
     """Call the command line in process, with streams like a terminal's; an answer must be JSON."""
     out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", errors="replace") for _ in range(2))
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    empty = io.TextIOWrapper(io.BytesIO())  # "-" reads it
+    with (
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        mock.patch.object(sys, "stdin", empty),
+    ):
         code = cli.main(list(arguments))
     out.flush()
     err.flush()
