@@ -20,6 +20,8 @@ TAIL = 40
 Kind = Literal["progress", "notable", "other"]
 
 
+_PEAK = re.compile(r"envforge-memory: .*reserved (?P<mib>\d+) MiB")
+"""What ``vram_program.py`` says at the end: torch's own count, better than any other."""
 _DEATHS = 64
 """Words of death kept since the last progress; a loop that prints them for ever adds nothing."""
 
@@ -86,6 +88,9 @@ class LogReader:
         if self._read_progress(line):
             self._deaths.clear()  # whatever was said before, it was survived
             return "progress"
+        if peak := _PEAK.match(line):
+            self.memory_mib = float(peak["mib"])
+            return "notable"
         if death := find_death(line):
             self._deaths.append(death)
         return "notable" if self._read_notable(line) else "other"

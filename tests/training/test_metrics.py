@@ -248,3 +248,10 @@ def test_an_absurd_time_is_no_pace():
     pace = Pace()
     pace.add(1, math.inf, at=0.0)
     assert pace.seconds_per_step is None
+
+
+def test_the_peak_that_a_rehearsal_says_at_its_end_is_the_memory():
+    reader = LogReader(CANARY)
+    line = b"envforge-memory: allocated 1578 MiB, reserved 1624 MiB, of 1843 MiB"
+    assert reader.read(line) == "notable"
+    assert reader.memory_mib == 1624
