@@ -102,7 +102,8 @@ def _plan(prepared: Prepared, place: Place, record: RunRecord) -> Plan:
         return job_of(prepared, place, record, settings, saved)
 
     card = _card_at(place, prepared.staged.inputs)
-    return Plan(job, place.executor, prepared.loaded.recipe.ladder, card)
+    recipe = prepared.loaded.recipe
+    return Plan(job, place.executor, recipe.ladder, recipe.rescale, card)
 
 
 def _card_at(place: Place, inputs: Inputs) -> str:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from envforge.errors import EngineUnavailable
 from envforge.events import Event
-from envforge.recipes.document import Setting
+from envforge.recipes.document import Rescale, Setting
 from envforge.recipes.ladder import Ladder
 from envforge.training.checkpoints import (
     Recovered,
@@ -28,7 +28,7 @@ from envforge.training.executor import Executor
 from envforge.training.failures import Verdict
 from envforge.training.job import Job
 from envforge.training.journal import Journal
-from envforge.training.ladder import Move, lowered, memory_settings, next_move
+from envforge.training.ladder import Move, followed, memory_settings, next_move
 from envforge.training.record import Attempt, Change, Lowering, RunRecord
 from envforge.training.remembered import remember
 from envforge.training.supervisor import Surroundings, supervise
@@ -45,6 +45,8 @@ class Plan(NamedTuple):
     """The job for these settings, to go on from this checkpoint; None: from nothing."""
     executor: Executor
     ladder: Ladder
+    rescale: Rescale | None = None
+    """What follows the batch."""
     card: str = ""
     """What the run computes on, for what is remembered of it; empty: nothing is."""
 
@@ -88,25 +90,29 @@ class _Campaign:
         return self._journal.record.attempts[self._first :]
 
     def left_over(self, settings: Mapping[str, Setting]) -> Move | None:
-        """What an earlier envforge had decided after a divergence, and was killed over."""
+        """What an earlier envforge had decided, and was killed over."""
         record = self._journal.record
+        noted = record.lowering
+        if noted is not None:
+            return Move(noted.settings, noted.why, noted.factor, noted.stretch)
         if not record.attempts or record.last.reason != "diverged":
             return None
-        if record.lowering is not None:
-            again = lowered(self._plan.ladder, settings)
-            return Move(again, "after diverged, left over", record.lowering.factor)
         return next_move(self._plan.ladder, settings, (record.last,))
 
     def attempt(self, move: Move, changes: tuple[Change, ...]) -> None:
         """Make one attempt, from the newest good checkpoint there is."""
+        before = self._journal.record.settings
         job = self._plan.job(move.settings, None)
         recovered = self._recover(job)
-        rates = self._lower(job, recovered, move.rate_factor)
         good = recovered.good
+        if self._journal.record.lowering is None:
+            move = followed(move, before, self._plan.rescale, _steps_done(job, good))
+        rates = self._change_checkpoint(job, recovered, move)
         if good is not None:
             protect(good, job.run_dir)
             job = self._plan.job(move.settings, good)
-        before = self._journal.record.settings
+        else:
+            job = self._plan.job(move.settings, None)
         own = changes or _changes(before, move.settings)
         self._journal.begin(
             own,
@@ -115,7 +121,8 @@ class _Campaign:
             why=move.why,
             from_checkpoint=str(good.files[0].relative_to(job.run_dir)) if good else None,
             quarantined=recovered.quarantined,
-            rate_factor=move.rate_factor,
+            rate_factor=move.rate_factor if good and move.rate_factor != 1 else None,
+            stretch=move.stretch if good and move.stretch != 1 else None,
             rates=rates,
             forgets=tuple(job.rule.forgets) if good and job.rule else (),
         )
@@ -135,20 +142,29 @@ class _Campaign:
             self._surroundings.on_event(Event("warning", f"set aside {fact}"))
         return recovered
 
-    def _lower(self, job: Job, recovered: Recovered, factor: float | None) -> tuple[float, ...]:
-        """Lower the rates in the checkpoint, once: a note of how it was comes before."""
+    def _change_checkpoint(self, job: Job, recovered: Recovered, move: Move) -> tuple[float, ...]:
+        """Change rates and schedule in the checkpoint, once: a note of how it was comes before."""
         good, journal = recovered.good, self._journal
-        if factor is None or good is None or job.ladder.verify != "torch":
+        stays = (move.rate_factor, move.stretch) == (1.0, 1.0)
+        if stays or good is None or job.ladder.verify != "torch":
             return recovered.rates
         name = str(good.files[0].relative_to(job.run_dir))
         now = max(path.stat().st_mtime_ns for path in good.files)
         noted = journal.record.lowering
         if noted is None or noted.checkpoint != name:
-            noted = Lowering(checkpoint=name, factor=factor, modified_ns=now)
+            noted = Lowering(
+                checkpoint=name,
+                modified_ns=now,
+                factor=move.rate_factor,
+                stretch=move.stretch,
+                settings=dict(move.settings),
+                why=move.why,
+            )
             journal.change(lowering=noted)
         if noted.modified_ns != now:
             return recovered.rates  # done before the kill
-        return lower_rates(good, factor, job, self._plan.executor)
+        change = (move.rate_factor, _steps_done(job, good), move.stretch)
+        return lower_rates(good, change, job, self._plan.executor)
 
     def _supervise(self, job: Job) -> None:
         """Take the attempt to its end; an engine that went away is waited for."""
@@ -196,6 +212,12 @@ class _Campaign:
         if self._plan.card and names and stepped and reached and not died:
             kept = {name: settings[name] for name in names if name in settings}
             remember(self._journal.record.recipe, self._plan.card, kept)
+
+
+def _steps_done(job: Job, good: Saved | None) -> int:
+    """How many steps lie behind; 0 where a checkpoint counts something else."""
+    counted = job.rule is None or job.rule.unit == "step"
+    return good.step if good is not None and counted else 0
 
 
 def _changes(before: Mapping[str, Setting], after: Mapping[str, Setting]) -> tuple[Change, ...]:

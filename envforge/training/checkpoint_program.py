@@ -4,11 +4,12 @@ Started by the recipe's own interpreter, which has the torch that wrote them: Py
 0.4 or newer. It imports nothing of envforge, and says one line of JSON a file::
 
     checkpoint_program.py verify FILE...         {"file": ..., "fault": "", "rates": [0.1]}
-    checkpoint_program.py lower FACTOR FILE...   {"file": ..., "fault": "", "rates": [0.05]}
+    checkpoint_program.py lower FACTOR DONE STRETCH FILE...
 
 ``fault`` is empty for a file that loads and in which every number is finite. ``lower`` multiplies
-the rates in every optimizer's and schedule's state, wherever in the file it lies; the file is
-replaced as a whole or not at all.
+the rates in every optimizer's and schedule's state, wherever in the file it lies, and puts the
+milestones of a schedule that come after DONE steps STRETCH times as far away; the file is replaced
+as a whole or not at all, and its answer is that of ``verify``.
 """
 
 from __future__ import print_function
@@ -120,6 +121,24 @@ def lower_rates(root, factor):
                 state[name] = scaled(state[name], factor)
 
 
+def later(milestone, done, stretch):
+    return milestone if milestone <= done else int(round(done + (milestone - done) * stretch))
+
+
+def stretch_schedules(root, done, stretch):
+    """MultiStepLR keeps its milestones in its state, and so brings the old ones back: as a list,
+    or as a Counter of them."""
+    for state in state_parts(root):
+        milestones = state.get("milestones")
+        if isinstance(milestones, dict):
+            moved = [(later(each, done, stretch), count) for each, count in milestones.items()]
+            milestones.clear()
+            milestones.update(dict(moved))
+        elif isinstance(milestones, (list, tuple)):
+            state["milestones"] = type(milestones)([later(each, done, stretch)
+                                                    for each in milestones])
+
+
 def rates_of(root):
     """The rates its optimizers would go on with."""
     return sorted(
@@ -142,7 +161,7 @@ def write_atomically(path, value):
     os.rename(staging, path)
 
 
-def look(path, factor):
+def look(path, change):
     """The answer about one file."""
     if not os.path.getsize(path):
         return {"file": path, "fault": "is empty", "rates": []}
@@ -150,24 +169,29 @@ def look(path, factor):
     bad = first_bad_number(root)
     if bad is not None:
         return {"file": path, "fault": "%s is not finite" % bad, "rates": rates_of(root)}
-    if factor is not None and rates_of(root):
+    if change is not None and rates_of(root):
+        factor, done, stretch = change
         lower_rates(root, factor)
+        if stretch != 1:
+            stretch_schedules(root, done, stretch)
         write_atomically(path, root)
     return {"file": path, "fault": "", "rates": rates_of(root)}
 
 
-def answer(path, factor):
+def answer(path, change):
     try:
-        return look(path, factor)
+        return look(path, change)
     except Exception as error:  # a damaged file raises nearly anything
         words = ("%s: %s" % (type(error).__name__, error)).strip().split("\n")[0]
         return {"file": path, "fault": "does not load: " + words[:200], "rates": []}
 
 
 def main(arguments):
-    factor = float(arguments[1]) if arguments[0] == "lower" else None
-    for path in arguments[1 if factor is None else 2 :]:
-        print("checkpoint: " + json.dumps(answer(path, factor)))
+    change = None
+    if arguments[0] == "lower":
+        change = float(arguments[1]), int(arguments[2]), float(arguments[3])
+    for path in arguments[1 if change is None else 4:]:
+        print("checkpoint: " + json.dumps(answer(path, change)))
         sys.stdout.flush()
 
 

@@ -166,12 +166,16 @@ def look_into(saved: Saved, job: Job, executor: Executor) -> tuple[str, tuple[fl
     return _ask(("verify",), saved, job, executor)
 
 
-def lower_rates(saved: Saved, factor: float, job: Job, executor: Executor) -> tuple[float, ...]:
-    """Multiply the learning rates inside a good checkpoint; return what they are now.
+def lower_rates(
+    saved: Saved, change: tuple[float, int, float], job: Job, executor: Executor
+) -> tuple[float, ...]:
+    """Change a good checkpoint from inside; return what its learning rates are now.
 
-    RunFailed where it cannot be done. A checkpoint without an optimizer has none.
+    ``change``: what the rates are multiplied with; after how many steps the rest of the schedule
+    begins, and what that rest is multiplied with. RunFailed where it cannot be done. A checkpoint
+    without an optimizer has no rates.
     """
-    fault, rates = _ask(("lower", repr(factor)), saved, job, executor)
+    fault, rates = _ask(("lower", *map(repr, change)), saved, job, executor)
     if fault:
         raise RunFailed(f"the learning rate in {saved.files[0].name} stays", because=(fault,))
     return rates

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from envforge.recipes.document import Setting
+from envforge.recipes.document import Rescale, Setting
 from envforge.recipes.ladder import Ladder, LadderStep
 from envforge.training.record import Attempt
 
@@ -18,8 +18,10 @@ class Move(NamedTuple):
 
     settings: Mapping[str, Setting]
     why: str
-    rate_factor: float | None = None
-    """What the rates in the checkpoint are multiplied with; None: they stay."""
+    rate_factor: float = 1.0
+    """What the rates in the checkpoint are multiplied with."""
+    stretch: float = 1.0
+    """What the rest of its schedule is multiplied with."""
 
 
 def next_move(
@@ -52,6 +54,43 @@ def take(step: LadderStep, settings: Mapping[str, Setting]) -> dict[str, Setting
         if isinstance(value, int | float) and value > bound:
             changed[name] = bound
     return changed
+
+
+def followed(move: Move, before: Mapping[str, Setting], rule: Rescale | None, done: int) -> Move:
+    """Let rate and length follow a batch that the move has made smaller, after ``done`` steps.
+
+    With half the batch half the rate (https://arxiv.org/abs/1706.02677), and twice the steps that
+    are left: the same images are seen. What the move itself has set stays.
+    """
+    ratio = _ratio(rule.batch, before, move.settings) if rule else None
+    if rule is None or ratio is None:
+        return move
+    settings = dict(move.settings)
+    for names, follow in ((rule.linear, _linear), (rule.inverse, _inverse)):
+        for name in names:
+            value = settings.get(name)
+            if isinstance(value, int | float) and value == before.get(name):
+                settings[name] = follow(value, ratio, done)
+    return Move(settings, move.why, move.rate_factor * ratio, move.stretch / ratio)
+
+
+def _ratio(batch: str, before: Mapping[str, Setting], after: Mapping[str, Setting]) -> float | None:
+    old, new = before.get(batch), after.get(batch)
+    if not isinstance(old, int | float) or not isinstance(new, int | float) or old == new:
+        return None
+    return new / old
+
+
+def _linear(value: float, ratio: float, _done: int) -> int | float:
+    return value * ratio
+
+
+def _inverse(value: float, ratio: float, done: int) -> int | float:
+    """What lies behind stays where it is."""
+    if value <= done:
+        return value
+    later = done + (value - done) / ratio
+    return round(later) if isinstance(value, int) else later
 
 
 def lowered(ladder: Ladder, settings: Mapping[str, Setting]) -> dict[str, Setting]:

@@ -70,6 +70,8 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """``NAME: FAULT`` of the checkpoints set aside before it."""
     rate_factor: float | None = None
     """What the learning rates in that checkpoint were multiplied with; null: they stayed."""
+    stretch: float | None = None
+    """What the rest of the schedule in it was multiplied with; null: it stayed."""
     rates: tuple[float, ...] = ()
     """The learning rates it was started with, where the checkpoint says them."""
     forgets: tuple[str, ...] = ()
@@ -99,11 +101,15 @@ class CheckOutcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Lowering(msgspec.Struct, frozen=True, kw_only=True):
-    """A checkpoint about to be changed, as it was before: a kill must not lower its rates twice."""
+    """A checkpoint about to be changed, as it was before: a kill must not change it twice."""
 
     checkpoint: str
-    factor: float
     modified_ns: int
+    factor: float
+    stretch: float = 1.0
+    settings: dict[str, int | float | str]
+    """Those of the attempt it is changed for."""
+    why: str
 
 
 class RunRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,7 +17,7 @@ import sys, torch
 torch.manual_seed(0)
 model = torch.nn.Linear(3, 2)
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-schedule = torch.optim.lr_scheduler.StepLR(optimizer, 10)
+schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [4, 20])
 model(torch.ones(1, 3)).sum().backward()
 optimizer.step()
 schedule.step()
@@ -41,6 +41,7 @@ import torch
 state = torch.load("good.pth", map_location="cpu", **{EXTRA})
 print(state["optimizer"]["param_groups"][0]["lr"], state["scheduler"]["base_lrs"],
       state["scheduler"].get("_last_lr"), state["iteration"],
+      ",".join(map(str, sorted(state["scheduler"]["milestones"]))),
       float(state["optimizer"]["state"][0]["momentum_buffer"].abs().sum()) > 0)
 """
 
@@ -101,19 +102,19 @@ def test_the_rate_is_lowered_in_optimizer_and_schedule_and_nothing_else_changes(
     torch_python, folder
 ):
     before = (folder / "good.pth").read_bytes()
-    answers = ask(torch_python, folder, "lower", "0.25", "good.pth")
+    answers = ask(torch_python, folder, "lower", "0.25", "5", "2.0", "good.pth")
     assert answers["good.pth"]["rates"] == [0.025]
     code = SHOW.replace("**{EXTRA}", "")
     shown = subprocess.run(
         [torch_python, "-W", "ignore", "-c", code], cwd=folder, capture_output=True, text=True,
         check=True,
     ).stdout.split()  # fmt: skip
-    assert shown == ["0.025", "[0.025]", "[0.025]", "3", "True"]
+    assert shown == ["0.025", "[0.025]", "[0.025]", "3", "4,35", "True"]
     assert sorted(path.name for path in Path(folder).glob("*.envforge")) == []
     (folder / "good.pth").write_bytes(before)
 
 
 def test_a_bad_checkpoint_is_not_touched(torch_python, folder):
     before = (folder / "nan.pth").read_bytes()
-    assert ask(torch_python, folder, "lower", "0.5", "nan.pth")["nan.pth"]["fault"]
+    assert ask(torch_python, folder, "lower", "0.5", "0", "1.0", "nan.pth")["nan.pth"]["fault"]
     assert (folder / "nan.pth").read_bytes() == before

@@ -46,7 +46,17 @@ def state(tmp_path, monkeypatch):
 def campaign(toy_job, events):
     """Run a campaign: ``habits`` gives each attempt its habit, by its settings and its number."""
 
-    def run(habits, *, ladder=LADDER, executor=None, card="", stops=None, settings=None, **changes):
+    def run(
+        habits,
+        *,
+        ladder=LADDER,
+        executor=None,
+        card="",
+        stops=None,
+        settings=None,
+        rescale=None,
+        **changes,
+    ):
         made = []
 
         def job(settings, _saved):
@@ -71,7 +81,7 @@ def campaign(toy_job, events):
             clock = SystemClock()
             journal = Journal(folder, record, "checkpoints/step-*.txt", clock)
             surroundings = Surroundings(clock, stops or StopRequests(), events.append)
-            plan = Plan(job, Counting(), ladder, card)
+            plan = Plan(job, Counting(), ladder, rescale, card)
             return persevere(plan, record.settings, (), journal, surroundings)
 
     return run

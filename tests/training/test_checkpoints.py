@@ -164,7 +164,7 @@ def test_a_rate_that_cannot_be_lowered_is_an_error(toy_job):
     write(job.run_dir, "model_0000010.pth")
     (saved,) = find_saved(job.run_dir, job.checkpoints, STEPS)
     with pytest.raises(RunFailed, match=r"the learning rate in model_0000010\.pth stays"):
-        lower_rates(saved, 0.5, job, Program(bad={"model_0000010.pth"}))
+        lower_rates(saved, (0.5, 10, 1.0), job, Program(bad={"model_0000010.pth"}))
 
 
 def test_only_one_copy_is_protected(tmp_path):

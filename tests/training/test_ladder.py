@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from envforge.recipes.document import Rescale
 from envforge.recipes.ladder import Divergence, Ladder, LadderStep
-from envforge.training.ladder import Move, memory_settings, next_move
+from envforge.training.ladder import Move, followed, memory_settings, next_move
 from envforge.training.record import Attempt
 
 LADDER = Ladder(
@@ -55,8 +56,27 @@ def test_a_setting_may_be_replaced():
 
 def test_a_divergence_lowers_every_rate_and_says_so():
     move = next_move(LADDER, SETTINGS, died("diverged"))
-    assert (move.settings["rate"], move.rate_factor) == (0.1, 0.25)
+    assert (move.settings["rate"], move.rate_factor, move.stretch) == (0.1, 0.25, 1.0)
     assert move.why == "after diverged, try 1 of 2: the learning rate times 0.25"
+
+
+RESCALE = Rescale(batch="batch", linear=("rate",), inverse=("length", "drop"), source="x")
+
+
+def test_rate_and_what_is_left_of_the_schedule_follow_a_smaller_batch():
+    before = {**SETTINGS, "length": 1000, "drop": 100}
+    move = followed(next_move(LADDER, before, died("gpu-oom")), before, RESCALE, done=200)
+    assert move.settings == {**before, "batch": 4, "rate": 0.2, "length": 1800, "drop": 100}
+    assert (move.rate_factor, move.stretch) == (0.5, 2.0)
+
+
+def test_nothing_follows_where_the_batch_stays_or_the_step_has_set_it():
+    before = {**SETTINGS, "length": 1000}
+    stays = Move({**before, "side": 600}, "x")
+    assert followed(stays, before, RESCALE, done=200) == stays
+    assert followed(Move({**before, "batch": 4}, "x"), before, None, done=0).rate_factor == 1
+    own = followed(Move({**before, "batch": 4, "rate": 0.3}, "x"), before, RESCALE, done=0)
+    assert (own.settings["rate"], own.settings["length"]) == (0.3, 2000)
 
 
 def test_divergences_are_counted_whatever_came_between():
