@@ -234,6 +234,17 @@ def program():
             del sys.modules[name]
 
 
+def test_a_disk_without_room_is_said_before_the_first_byte(program, tmp_path):
+    with pytest.raises(program.Unusable) as caught:
+        program.ensure_space(41 * 10**15, tmp_path / "data" / "synthtext")
+    assert str(caught.value).startswith(
+        f"{tmp_path}/data/synthtext: 41000000.0 GB are to be unpacked here, "
+    )
+    assert str(caught.value).endswith(" GB are free")
+    program.ensure_space(1, tmp_path / "data" / "synthtext")
+    assert not (tmp_path / "data").exists()
+
+
 def test_an_index_entry_becomes_lines(program):
     """As gt.mat has it: (2, 4, words) corners, one text with two words, punctuation among them."""
     words = [[[0.4, 20], [9.6, 29], [9.6, 29], [0.4, 20]], [[0, 5], [0, 5], [9, 14], [9, 14]]]
