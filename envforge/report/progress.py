@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from envforge.events import Event, OnEvent, ignore
-from envforge.report.run import duration_text
+from envforge.report.duration import duration_text
 
 _PLAIN_INTERVAL_S = 10.0
 _WINDOW_S = 300.0

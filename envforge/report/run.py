@@ -13,6 +13,7 @@ from typing import TextIO
 import click
 
 from envforge.events import Event, OnEvent, ignore
+from envforge.report.duration import duration_text
 from envforge.training.record import LOG, RECORD, Attempt, RunRecord
 
 _PLAIN_INTERVAL_S = 5.0
@@ -95,17 +96,6 @@ def speed_text(seconds_per_step: float) -> str:
     if seconds_per_step >= 1:
         return f"{seconds_per_step:.1f} s/step"
     return f"{1 / max(seconds_per_step, 1e-6):.1f} steps/s"
-
-
-def duration_text(seconds: float) -> str:
-    """``41 s``, ``12 min 05 s``, ``3 h 07 min``, ``2 d 04 h``."""
-    whole = max(0, round(seconds))
-    minutes, hours, days = whole // 60, whole // 3600, whole // 86400
-    if days:
-        return f"{days} d {hours % 24:02} h"
-    if hours:
-        return f"{hours} h {minutes % 60:02} min"
-    return f"{minutes} min {whole % 60:02} s" if minutes else f"{whole} s"
 
 
 @contextmanager

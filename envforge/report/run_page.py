@@ -12,7 +12,8 @@ from envforge import assets, documents
 from envforge.errors import DocumentError
 from envforge.image.lock import LOCK_NAME, Lock, find_lock
 from envforge.report import run_plots as plots
-from envforge.report.run import duration_text, seconds_of, speed_text
+from envforge.report.duration import duration_text
+from envforge.report.run import seconds_of, speed_text
 from envforge.report.run_verdict import advice, numbers_text, verdict_text
 from envforge.run.staged import Staged, read_staged
 from envforge.training.bottleneck import find_bottleneck

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from envforge.recipes.difference import Difference
-from envforge.report.run import duration_text
+from envforge.report.duration import duration_text
 from envforge.run import Preview
 from envforge.run.staged import Staged
 
