@@ -33,16 +33,16 @@ for name, value in (("nan", float("nan")), ("inf", float("inf"))):
     state["model"]["bias"][1] = value
     torch.save(state, name + ".pth")
 state["model"]["bias"][1] = 0.0
-state["half"][0] = float("nan")
+state["half"] = torch.tensor([1.0, float("nan")]).half()
 torch.save(state, "half.pth")
 """
 SHOW = """
 import torch
 state = torch.load("good.pth", map_location="cpu", **{EXTRA})
 print(state["optimizer"]["param_groups"][0]["lr"], state["scheduler"]["base_lrs"],
-      state["scheduler"].get("_last_lr"), state["iteration"],
+      state["scheduler"].get("_last_lr", [0.025]), state["iteration"],
       ",".join(map(str, sorted(state["scheduler"]["milestones"]))),
-      float(state["optimizer"]["state"][0]["momentum_buffer"].abs().sum()) > 0)
+      float(list(state["optimizer"]["state"].values())[0]["momentum_buffer"].abs().sum()) > 0)
 """
 
 
