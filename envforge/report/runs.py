@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from envforge.report.listing import Row, rows_text
 from envforge.report.duration import duration_text
+from envforge.report.listing import Row, rows_text
 from envforge.training.runs import Seen
 
 

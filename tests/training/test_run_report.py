@@ -5,7 +5,8 @@ import io
 import pytest
 
 from envforge.events import Event
-from envforge.report.run import _Plain, duration_text, metric_text, outcome_text, speed_text
+from envforge.report.duration import duration_text
+from envforge.report.run import _Plain, metric_text, outcome_text, speed_text
 from envforge.training.record import Attempt, CheckOutcome, LossSummary, RunRecord
 
 
