@@ -179,14 +179,16 @@ def test_killed_at_fifty_random_moments_it_ends_with_the_same_weights(engine, ho
         target = targets[sum(done.values()) % 3]
         wait_for_moment(dice, home, process)
         assert process.poll() != 0, f"it came home after {done}, seed {seed}: make it longer"
+        hit = False
         if process.poll() is None and (home.run_dir / "run.json").exists():
             pids = {
                 "supervisor": lambda: [process.pid],
                 "trainer": lambda: trainer(engine, home),
                 "engine": lambda: shim(engine, home),
             }[target]()
-            done[target] += kill(pids)
-        if target == "supervisor" or process.poll() is not None:
+            hit = kill(pids)
+            done[target] += hit
+        if (hit and target == "supervisor") or process.poll() is not None:
             process.wait()
             process.stderr.close()
             process = home.start()
