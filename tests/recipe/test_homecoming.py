@@ -136,6 +136,12 @@ def shim(engine, home: Home) -> list[int]:
     return [pid for pid in marked if "containerd-shim" in " ".join(psutil.Process(pid).cmdline())]
 
 
+def victims(target: str, process: subprocess.Popen[str], engine, home: Home) -> list[int]:
+    if target == "supervisor":
+        return [process.pid]
+    return trainer(engine, home) if target == "trainer" else shim(engine, home)
+
+
 def changed(paths: Callable[[], list[Path]]) -> Callable[[], bool]:
     """Whether one of the files has been written since."""
 
@@ -169,7 +175,9 @@ def wait_for_moment(dice: random.Random, home: Home, process: subprocess.Popen[s
 
 
 @pytest.mark.timeout(1800)
-def test_killed_at_fifty_random_moments_it_ends_with_the_same_weights(engine, home, undisturbed):
+def test_killed_at_fifty_random_moments_it_ends_with_the_same_weights(
+    engine, home, undisturbed, record_property
+):
     seed = random.randrange(2**32)
     dice = random.Random(seed)
     targets = ["supervisor", "trainer", "engine"]
@@ -181,12 +189,7 @@ def test_killed_at_fifty_random_moments_it_ends_with_the_same_weights(engine, ho
         assert process.poll() != 0, f"it came home after {done}, seed {seed}: make it longer"
         hit = False
         if process.poll() is None and (home.run_dir / "run.json").exists():
-            pids = {
-                "supervisor": lambda: [process.pid],
-                "trainer": lambda: trainer(engine, home),
-                "engine": lambda: shim(engine, home),
-            }[target]()
-            hit = kill(pids)
+            hit = kill(victims(target, process, engine, home))
             done[target] += hit
         if (hit and target == "supervisor") or process.poll() is not None:
             process.wait()
@@ -199,4 +202,4 @@ def test_killed_at_fifty_random_moments_it_ends_with_the_same_weights(engine, ho
     assert process.returncode == 0, f"{errors}, seed {seed}"
     assert home.weights == undisturbed, f"seed {seed}"
     assert engine.attach(home.container()) is None
-    print(f"killed {done} in {len(home.record['attempts'])} attempts, seed {seed}")
+    record_property("killed", f"{done} in {len(home.record['attempts'])} attempts, seed {seed}")
