@@ -62,7 +62,13 @@ def test_pins_are_chosen_by_python_and_torch_and_named_where_none_fit():
     loaded = load_recipe("pix2pix-train")
     path = loaded.shared / "packages/2019-11.yaml"
     chosen = pins_for(path, "cp37-cp37m", "1.0.1.post2", ("torchvision",))
-    assert [row.project for row in chosen.rows] == ["torchvision", "pillow", "six", "dominate", "numpy"]
+    assert [row.project for row in chosen.rows] == [
+        "torchvision",
+        "pillow",
+        "six",
+        "dominate",
+        "numpy",
+    ]
     with pytest.raises(HostMismatch) as caught:
         pins_for(path, "cp311-cp311", "2.13.0+cpu", ("torchvision", "dominate"))
     assert (
