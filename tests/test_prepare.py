@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,11 +15,15 @@ import pytest
 
 from envforge.errors import BuildFailed, HostMismatch, UsageError
 from envforge.recipes import load_recipe
-from envforge.recipes.document import CheckpointRule
+from envforge.recipes.document import CheckpointRule, Extension
 from envforge.report.staging import staged_text
 from envforge.run import RunRequest, require_success, run
+from envforge.run.extension import Compilation, compile_extension
+from envforge.run.place import Place
 from envforge.run.preflight import refuse_small_disk, refuse_too_few_files
-from envforge.run.staged import Inputs, Staged, inputs_of, read_staged
+from envforge.run.staged import Card, Inputs, Staged, inputs_of, read_staged
+from envforge.training.errand import Errand
+from envforge.training.local import LocalExecutor
 
 RECIPE = r"""
 schema: envforge.recipe/1
@@ -247,3 +252,23 @@ def test_the_record_of_the_stage_is_read_by_others(recipe, python):
     assert document["inputs"]["data"] == str(recipe.parent / "data")
     schema = Path(__file__).parent.parent / "docs/schemas/stage-1.json"
     jsonschema.Draft202012Validator(json.loads(schema.read_text())).validate(document)
+
+
+LIBRARY = Path(__file__).parent / "binaries/captures/nvcc-11.8,sm_35=2,sm_90=2,compute_35=1.so"
+
+
+@pytest.mark.parametrize("capability", ["3.5", "5.0", "9.0", "3.0"])
+def test_an_extension_is_judged_by_its_machine_code_for_the_card(tmp_path, capability):
+    shutil.copy(LIBRARY, tmp_path / "_C.so")
+    card = Card(name="a card", memory_mib=2048, capability=capability)
+    extension = Extension(command=("true",), environment={"ARCH": "{arch_list}"}, product="_C*.so")
+    place = Place(LocalExecutor(), "local", sys.executable, "1.0.1", "cuda")
+    errand = Errand(("sh", "-c", f'test "$ARCH" = {capability}'), workdir=str(tmp_path))
+    compilation = Compilation(extension, tmp_path, card)
+    if capability != "3.0":
+        compile_extension(compilation, errand, place, lambda _event: None)
+        return
+    with pytest.raises(BuildFailed) as caught:
+        compile_extension(compilation, errand, place, lambda _event: None)
+    assert caught.value.what == "upstream's extension has no code for a card"
+    assert caught.value.because == ("_C.so: none for 3.0",)
