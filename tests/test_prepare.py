@@ -195,6 +195,15 @@ def test_an_extension_that_is_not_there_afterwards_is_found(recipe, python, prog
     assert not Path("run").exists()
 
 
+def test_what_the_user_has_on_pythonpath_is_seen_behind_upstreams_own(
+    recipe, python, tmp_path, monkeypatch
+):
+    (tmp_path / "users").mkdir()
+    (tmp_path / "site/needed.py").rename(tmp_path / "users/needed.py")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "users"))
+    require_success(run(request(recipe, python), lambda _event: None))
+
+
 def test_gpu_where_torch_sees_no_card_is_refused(recipe, python):
     with pytest.raises(HostMismatch) as caught:
         run(request(recipe, python, device="gpu"), lambda _event: None)

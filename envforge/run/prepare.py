@@ -5,6 +5,7 @@ Everything that can be known to be wrong is found here, before hours are spent.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,8 +114,8 @@ class Preparation:
     def _recipe(self) -> Recipe:
         return self._loaded.recipe
 
-    def _seen(self, extra: Mapping[str, Path] | None = None) -> dict[str, str]:
-        return seen(self._place.on, {**self._folders, **(extra or {})})
+    def _seen(self) -> dict[str, str]:
+        return seen(self._place.on, self._folders)
 
     def _choose(self, request: RunRequest, before: Mapping[str, Setting]) -> None:
         """Take the variant that is asked for, that the run had, or that fits torch and Python."""
@@ -149,7 +150,8 @@ class Preparation:
         packages = self._seen().get("packages")
         own = fill(tuple(self._recipe.environment.values()), self._values())
         named = dict(zip(self._recipe.environment, own, strict=True))
-        path = joined_path(named.get("PYTHONPATH"), packages)
+        inherited = os.environ.get("PYTHONPATH") if self._place.on == "local" else None
+        path = joined_path(named.get("PYTHONPATH"), packages, inherited)
         return {**_ALWAYS, **hidden, **named, **({"PYTHONPATH": path} if path else {})}
 
     def _values(self) -> dict[str, Setting]:
