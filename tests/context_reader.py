@@ -158,7 +158,27 @@ def run_faults(run: str) -> list[str]:
 
 
 def python_of(platform: dict, version: str) -> dict:
-    return next(row for row in platform["pythons"] if row["version"] == version)
+    """The platform's own Python, else the one that is built from its sources."""
+    own = [row for row in platform["pythons"] if row["version"] == version]
+    return own[0] if own else built_python(version)
+
+
+def built_python(version: str) -> dict:
+    table = read("envforge/capability/data/pythons.yaml")
+    row = next(row for row in table["versions"] if row["version"] == version)
+    return row | {
+        "executable": f"/opt/python/bin/python{version}",
+        "site_packages": f"/opt/python/lib/python{version}/site-packages",
+        "packages": [],
+        "devel_packages": table["packages"],
+        "options": table["configure"] + row.get("configure", []),
+        "modules": table["modules"],
+    }
+
+
+def is_built(case: dict) -> bool:
+    own = [row["version"] for row in PLATFORMS[case["expect"]["platform"]]["pythons"]]
+    return case["expect"]["python"] not in own
 
 
 def expect(found: list[str], what: str, got: object, wanted: object) -> None:
@@ -178,6 +198,8 @@ def source_faults(case: dict, files: dict[str, str]) -> list[str]:
     )
     found += package_faults(case, steps, profile)
     found += environment_faults(case, steps, profile)
+    if is_built(case):
+        found += built_python_faults(case, steps)
     found += input_faults(case, files, steps, profile, release)
     expect(found, "edits", json.loads(files["edits.json"]), edits_of(case, profile))
     expect(found, "addresses", json.loads(files["fetched.json"]), addresses_of(case, profile))
@@ -189,10 +211,10 @@ def addresses_of(case: dict, profile: dict) -> dict:
     expected, torch = case["expect"], case["ask"]["torch"]
     runfile = expected["cuda_origin"] == "runfile"
     found = {"runfile": TOOLKITS[expected["cuda"]]["runfile"]["url"] if runfile else None}
-    vision, url = (
-        torchvision_of(RELEASES[torch]),
-        read("envforge/capability/data/torchvision.yaml")["url"],
-    )
+    python = built_python(expected["python"]) if is_built(case) else None
+    found["python"] = {"url": python["url"], "pool": python.get("pool")} if python else None
+    vision = torchvision_of(case)
+    url = read("envforge/capability/data/torchvision.yaml")["url"]
     found["torchvision"] = (
         {"url": url.replace("{version}", vision["version"]), "pool": vision.get("pool")}
         if vision
@@ -297,7 +319,13 @@ def input_faults(case: dict, files: dict, steps: dict, profile: dict, release: d
     torch = " ".join(runs(steps["torch"]))
     found += runfile_faults(case, got, runs(steps["toolchain"]))
     found += wheel_input_faults(case, files, got, torch)
-    found += torchvision_faults(release, got, torch)
+    found += torchvision_faults(case, got, torch)
+    if is_built(case):
+        python = built_python(case["expect"]["python"])
+        name = python["url"].rsplit("/", 1)[1]
+        expect(found, "Python", got.pop(f"inputs/{name}", None), python["sha256"])
+        if f"source=inputs/{name}," not in " ".join(runs(steps["python"])):
+            found.append("Python is never unpacked")
     found += [f"{path} is never unpacked" for path in got if f"source={path}," not in torch]
     found += tree_faults(case, got, profile, release)
     if case["expect"]["tree"] == "git":
@@ -305,6 +333,27 @@ def input_faults(case: dict, files: dict, steps: dict, profile: dict, release: d
     if not re.search(r"edit\.py /src \S*edits\.json", torch):
         found.append("the edits are never made")
     return found
+
+
+def built_python_faults(case: dict, steps: dict) -> list[str]:
+    """It is built by itself, with the plan's compiler, and both images get all of it."""
+    found: list[str] = []
+    python, platform = built_python(case["expect"]["python"]), PLATFORMS[case["expect"]["platform"]]
+    compiler = compiler_of(platform, case["expect"]["gcc"])
+    stage = steps["python"]
+    expect(found, "Python's own stage", stage["parent"], "base")
+    packages = {"make", *compiler["packages"], *python["devel_packages"]}
+    expect(found, "packages Python is built with", apt(stage), packages)
+    command = " ".join(runs(stage))
+    wanted = {"--prefix=/opt/python", *python["options"]}
+    wanted |= {f"CC={compiler['cc']}", f"CXX={compiler['cxx']}"}
+    given = re.search(r"\./configure ([^&;|]*)", command)
+    expect(found, "configure", set(given[1].split()) if given else None, wanted)
+    asked = re.search(rf"{python['executable']} -c 'import ([^']*)'", command)
+    expect(found, "modules", asked[1].split(", ") if asked else None, python["modules"])
+    copied = ("COPY", "--from=python /opt/python/ /opt/python/")
+    without = [name for name in ("toolchain", "runtime") if copied not in steps[name]["body"]]
+    return found + [f"stage {name} has no Python" for name in without]
 
 
 def runfile_faults(case: dict, got: dict, commands: list[str]) -> list[str]:
@@ -339,14 +388,18 @@ def wheel_input_faults(case: dict, files: dict, got: dict, torch: str) -> list[s
     return found
 
 
-def torchvision_of(release: dict) -> dict | None:
+def torchvision_of(case: dict) -> dict | None:
+    """None with a Python that was built: what torchvision imports is of the distribution's."""
+    release = RELEASES[case["ask"]["torch"]]
+    if is_built(case):
+        return None
     rows = read("envforge/capability/data/torchvision.yaml")["versions"]
     return next((row for row in rows if row["version"] == release.get("torchvision")), None)
 
 
-def torchvision_faults(release: dict, got: dict, torch: str) -> list[str]:
+def torchvision_faults(case: dict, got: dict, torch: str) -> list[str]:
     """Torchvision's archive is there, by its hash and for its release, wherever the data have it."""
-    row = torchvision_of(release)
+    row = torchvision_of(case)
     if row is None:
         return []
     found: list[str] = []
@@ -399,7 +452,7 @@ def pinned(rows: list[dict], built: tuple[str, str]) -> list[dict]:
 
 def tools_of(case: dict) -> list[dict]:
     """None for a tree of the distribution's: that is built with the distribution's own tools."""
-    if case["expect"]["tree"] == "archive":
+    if case["expect"]["tree"] == "archive" and not is_built(case):
         return []
     return pinned(read("envforge/capability/data/build_tools.yaml")["pinned"], built_for(case))
 

@@ -53,8 +53,9 @@ def fetched(plan: Plan) -> dict:
     if plan.source is None:
         return {}
     tree, runfile = plan.source.tree.origin, plan.source.runfile
-    vision = plan.source.torchvision
+    vision, built = plan.source.torchvision, plan.source.python
     addresses = {
+        "python": {"url": built.source.url, "pool": built.source.pool} if built else None,
         "runfile": runfile.url if runfile else None,
         "torchvision": {"url": vision.url, "pool": vision.pool} if vision else None,
     }

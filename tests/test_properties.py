@@ -184,7 +184,9 @@ def check_source(route):
     platform = next(row for row in DATABASE.platforms if row.name == route.platform)
     toolkit = next(row for row in DATABASE.toolkits if row.version == route.cuda)
     assert route.gcc in {compiler.version for compiler in platform.compilers}
-    assert route.python in {python.version for python in platform.pythons}
+    own = {python.version for python in platform.pythons}
+    known = {python.version for python in DATABASE.pythons.versions}
+    assert route.python in (own if route.python_origin == "distribution" else known - own)
     if route.cuda_origin == "distribution":
         assert platform.cuda
         assert platform.cuda.version == toolkit.version

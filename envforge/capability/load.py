@@ -22,7 +22,7 @@ except ImportError:
 
 DATA = Path(__file__).parent / "data"
 _VERSIONS_KEPT = 4
-_CHECKS = "build_tools load memory models names profiles ptx submodules torchvision vendor"
+_CHECKS = "build_tools load memory models names profiles ptx pythons submodules torchvision vendor"
 _COMPILER = tuple(Path(__file__).with_name(f"{module}.py") for module in _CHECKS.split())
 
 
@@ -105,6 +105,7 @@ def compile_yaml(data: Path = DATA) -> models.Database:
         build_tool_table=_encode(tables["build_tools"]),
         profile_table=_encode(tables["profiles"]),
         ptx_table=_encode(tables["ptx"]),
+        python_table=_encode(tables["pythons"]),
     )
 
 
@@ -123,6 +124,7 @@ def _files() -> dict[str, Any]:
     """Files that are one record each, under their names."""
     from envforge.capability.build_tools import BuildToolTable  # noqa: PLC0415 -- none of these
     from envforge.capability.ptx import PtxTable  # noqa: PLC0415 -- is on the hot path
+    from envforge.capability.pythons import PythonTable  # noqa: PLC0415
     from envforge.capability.submodules import SubmoduleTable  # noqa: PLC0415
     from envforge.capability.torchvision import TorchvisionTable  # noqa: PLC0415
     from envforge.capability.vendor import CudnnTable  # noqa: PLC0415
@@ -133,6 +135,7 @@ def _files() -> dict[str, Any]:
         "cudnn": CudnnTable,
         "devices": DeviceTable,
         "ptx": PtxTable,
+        "pythons": PythonTable,
         "submodules": SubmoduleTable,
         "torchvision": TorchvisionTable,
     }

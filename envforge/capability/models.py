@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # at run time they are imported where a table is decoded on d
     from envforge.capability.build_tools import BuildToolTable
     from envforge.capability.memory import CardMemory
     from envforge.capability.profiles import Profile
+    from envforge.capability.pythons import PythonTable
     from envforge.capability.submodules import SubmoduleTable
     from envforge.capability.torchvision import TorchvisionTable
     from envforge.capability.vendor import CudnnTable, Library
@@ -458,6 +459,7 @@ class Database(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     build_tool_table: msgspec.Raw
     profile_table: msgspec.Raw
     ptx_table: msgspec.Raw
+    python_table: msgspec.Raw
 
     @cached_property
     def wheels_of(self) -> dict[str, tuple[Wheel, ...]]:
@@ -536,6 +538,13 @@ class Database(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         from envforge.capability.build_tools import BuildToolTable  # noqa: PLC0415
 
         return msgspec.msgpack.decode(self.build_tool_table, type=BuildToolTable)
+
+    @cached_property
+    def pythons(self) -> PythonTable:
+        """The sources of CPython."""
+        from envforge.capability.pythons import PythonTable  # noqa: PLC0415
+
+        return msgspec.msgpack.decode(self.python_table, type=PythonTable)
 
     @cached_property
     def profiles(self) -> tuple[Profile, ...]:

@@ -30,6 +30,12 @@ def place_inputs(
         link(fetch_wheel(wheel, store, on_event), folder / "inputs/wheels" / wheel.name)
     if plan.source is None:
         return ()
+    python = plan.source.python
+    if python is not None:
+        source = python.source
+        urls = (*_in_archives(plan.platform, archive, source.pool), source.url)
+        path = fetch_first(urls, source.sha256, source.name, store, on_event)
+        link(path, folder / "inputs" / source.name)
     runfile = plan.source.runfile
     if runfile is not None:
         path = fetch_url(runfile.url, runfile.sha256, runfile.name, store, on_event)

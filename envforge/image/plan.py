@@ -22,6 +22,7 @@ from envforge.capability.models import (
     in_range,
 )
 from envforge.capability.profiles import Profile, SourceArchive, profiles_of
+from envforge.capability.pythons import PythonSource, built_python, python_source_of
 from envforge.capability.submodules import submodules_of
 from envforge.capability.torchvision import TorchvisionSource, torchvision_of
 from envforge.errors import NoFittingCudnn, SourceError, UsageError
@@ -71,12 +72,24 @@ class SourceTree(NamedTuple):
         return self.origin.commit if isinstance(self.origin, GitTree) else None
 
 
+class PythonBuild(NamedTuple):
+    """A Python that is built from its own sources before anything else."""
+
+    source: PythonSource
+    packages: tuple[str, ...]
+    configure: tuple[str, ...]
+    modules: tuple[str, ...]
+    """What of the standard library must have been compiled."""
+
+
 class SourceParts(NamedTuple):
     """What only a build from source has."""
 
     profile: Profile
     tree: SourceTree
     compiler: PlatformCompiler
+    python: PythonBuild | None = None
+    """None: it is the distribution's."""
     runfile: UrlInput | None = None
     cudnn: WheelInput | None = None
     """None: it is built without."""
@@ -132,15 +145,15 @@ DEFAULTS = Wanted()
 def make_plan(database: Database, resolution: Resolution, wanted: Wanted = DEFAULTS) -> Plan:
     """Look up every record of a placed resolution.
 
-    SourceError where a wheel's own requirements are not pinned for the platform's Python, or a
-    release's commit is not known; UsageError for a profile that does not fit.
+    SourceError where a wheel's own requirements or a build's tools are not pinned for the plan's
+    Python, or a release's commit is not known; UsageError for a profile that does not fit.
     """
     assert resolution.platform and resolution.python  # noqa: S101, PT018 -- placed, so both are set
     platform = find_platform(database, resolution.platform)
     plan = Plan(
         resolution=resolution,
         platform=platform,
-        python=next(p for p in platform.pythons if p.version == resolution.python),
+        python=_python(database, platform, resolution),
         release=next(r for r in database.releases if r.version == resolution.torch),
         until=wanted.until if resolution.route == "source" else "runtime",
         base=base_tag(platform),
@@ -150,6 +163,12 @@ def make_plan(database: Database, resolution: Resolution, wanted: Wanted = DEFAU
     if wanted.profile or wanted.tree:
         raise UsageError("only a build from source has a profile and a source tree")
     return _from_wheel(database, plan)
+
+
+def _python(database: Database, platform: Platform, resolution: Resolution) -> PlatformPython:
+    if resolution.python_origin == "source":
+        return built_python(database, python_source_of(database, str(resolution.python)))
+    return next(python for python in platform.pythons if python.version == resolution.python)
 
 
 def _from_wheel(database: Database, plan: Plan) -> Plan:
@@ -201,18 +220,51 @@ def _source_parts(database: Database, plan: Plan, wanted: Wanted) -> SourceParts
     resolution = plan.resolution
     profile = _profile(database, plan, wanted.profile)
     toolkit = next(t for t in database.toolkits if t.version == resolution.cuda)
-    # A tree of the distribution's is built with the distribution's own tools.
-    tools = () if profile.archive else _tools(database, plan)
+    built = _python_build(database, resolution)
+    # A tree of the distribution's is built with the distribution's own tools, for its own Python.
+    tools = () if profile.archive and built is None else _tools(database, plan)
+    if built is not None and not tools and wanted.until != "toolchain":
+        raise _unpinned_tools(plan)
     return SourceParts(
         profile=profile,
         tree=_local(wanted.tree) if wanted.tree else _tree(database, plan, profile),
         compiler=next(c for c in plan.platform.compilers if c.version == resolution.gcc),
+        python=built,
         runfile=_runfile(toolkit) if resolution.cuda_origin == "runfile" else None,
         cudnn=_cudnn(database, plan, wanted.cudnn) if wanted.cudnn else None,
         tools=tools,
         imports=_imports(database, plan, tools) if tools else (),
-        torchvision=torchvision_of(database, plan.release.version) if wanted.torchvision else None,
+        torchvision=_torchvision(database, plan, wanted),
     )
+
+
+def _python_build(database: Database, resolution: Resolution) -> PythonBuild | None:
+    if resolution.python_origin != "source":
+        return None
+    source, table = python_source_of(database, str(resolution.python)), database.pythons
+    options = (*table.configure, *source.configure)
+    return PythonBuild(source, table.packages, options, table.modules)
+
+
+def _unpinned_tools(plan: Plan) -> SourceError:
+    torch, python = plan.release.version, plan.python.version
+    return SourceError(
+        f"what building torch {torch} on Python {python} runs and imports is not pinned in the"
+        " database yet",
+        because=(
+            f"{plan.platform.name} has no Python {python}: its own numpy is for another one",
+            "an image is built only from files whose sha256 is known",
+        ),
+        hint=f"python scripts/pin_build_tools.py {torch}:{plan.python.wheel_tag}  pins them, in a"
+        " checkout of envforge",
+    )
+
+
+def _torchvision(database: Database, plan: Plan, wanted: Wanted) -> TorchvisionSource | None:
+    """None with a Python of its own, too: Pillow, which torchvision imports, is not pinned."""
+    if not wanted.torchvision or plan.resolution.python_origin == "source":
+        return None
+    return torchvision_of(database, plan.release.version)
 
 
 def _profile(database: Database, plan: Plan, name: str | None) -> Profile:

@@ -15,6 +15,7 @@ import msgspec
 
 from envforge import assets, documents
 from envforge.capability.models import PlatformPython
+from envforge.capability.pythons import PREFIX
 from envforge.image.plan import Plan, SourceParts
 from envforge.patching.series import Patch, edits_json, load_series, select
 from envforge.sources.fetch import WheelInput
@@ -115,6 +116,8 @@ def _source_files(plan: Plan) -> Files:
     assert source is not None  # noqa: S101 -- make_plan sets it for this route
     patches = _patches(plan, source)
     inputs = {f"inputs/{source.tree.name}": source.tree.identity}
+    if source.python:
+        inputs[f"inputs/{source.python.source.name}"] = source.python.source.sha256
     if source.runfile:
         inputs[f"inputs/{source.runfile.name}"] = source.runfile.sha256
     if source.torchvision:
@@ -124,6 +127,7 @@ def _source_files(plan: Plan) -> Files:
         "source/Dockerfile.j2",
         **_common(plan),
         **_toolchain(plan, source),
+        **_own_python(source),
         **_build(source),
         cuda=resolution.cuda,
         cuda_origin=resolution.cuda_origin,
@@ -144,7 +148,8 @@ def _source_files(plan: Plan) -> Files:
 
 
 _PIP = (
-    *("python3", "-m", "pip", "install"),
+    # Isolated: what is unpacked for another Python must not be what this one imports.
+    *("python3", "-I", "-m", "pip", "install"),
     *("--no-cache-dir", "--no-compile", "--no-deps", "--no-index", "--only-binary", ":all:"),
 )
 
@@ -193,6 +198,24 @@ def _toolchain(plan: Plan, source: SourceParts) -> dict[str, Any]:
         "packages": _packages(plan, source),
         "runfile": f"inputs/{runfile.name}" if runfile else None,
         "cuda_home": "/usr/local/cuda" if runfile else "/usr/lib/nvidia-cuda-toolkit",
+    }
+
+
+def _own_python(source: SourceParts) -> dict[str, Any]:
+    """Describe how the Python is built that the distribution has not."""
+    if source.python is None:
+        return {"python_tree": None, "site": "/site"}
+    python = source.python
+    return {
+        "python_tree": f"inputs/{python.source.name}",
+        "python_prefix": PREFIX,
+        "python_packages": sorted({"make", *source.compiler.packages, *python.packages}),
+        "configure": [
+            *("./configure", f"--prefix={PREFIX}", *python.configure),
+            *(f"CC={source.compiler.cc}", f"CXX={source.compiler.cxx}"),
+        ],
+        "import_modules": f"import {', '.join(python.modules)}",
+        "site": f"/site:{PREFIX}",
     }
 
 

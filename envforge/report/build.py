@@ -8,6 +8,7 @@ import click
 
 from envforge.build import Outcome, Prepared
 from envforge.documents import to_json
+from envforge.image.plan import Plan
 from envforge.image.render import arch_list, context_json
 from envforge.report import sentences
 from envforge.sources.fetch import WheelInput
@@ -18,7 +19,7 @@ def plan_text(prepared: Prepared) -> str:
     plan = prepared.plan
     resolution = plan.resolution
     lines = [click.style(sentences.summary(resolution), bold=True)]
-    lines.append(f"  base      {plan.base} (Python {plan.python.version})")
+    lines.append(f"  base      {plan.base} ({_python(plan)})")
     if plan.source is not None:
         lines.append(f"  profile   {plan.source.profile.name}")
         lines += [f"            without {text}" for text in plan.source.profile.gives_up]
@@ -33,6 +34,12 @@ def plan_text(prepared: Prepared) -> str:
     lines += [f"  ! {sentences.note_text(key)}" for key in resolution.notes]
     lines.append(f"  plan      {prepared.context.digest[:12]}")
     return "\n".join(lines)
+
+
+def _python(plan: Plan) -> str:
+    if plan.source is not None and plan.source.python is not None:
+        return f"Python {plan.source.python.source.release} from source"
+    return f"Python {plan.python.version}"
 
 
 def _cudnn(wheel: WheelInput | None) -> str:

@@ -81,6 +81,7 @@ def _route_json(route: Resolution, checked: CheckedCard, database: Database) -> 
         "torch": route.torch,
         "cuda": route.cuda,
         "python": route.python,
+        "python_origin": route.python_origin,
         "platform": route.platform,
         "support": route.support,
         "evidence": route.evidence,

@@ -39,6 +39,8 @@ _NOTES = {
     "not-built-yet": "platform rendered and checked against the data, not built yet by anybody",
     "wheel-alone": "nothing but the wheel comes that way: numpy and the like are yours to install",
     "cpu": "computes on the CPU, not on a card",
+    "python-from-source": "the platform has no such Python: it is built from CPython's own sources,"
+    " without torchvision; not verified with a real torch",
     "cudnn-none": "its cuDNN has no code for this card: torch.backends.cudnn.enabled = False",
     "conda-cudnn-none": "the newest cuDNN it accepts has no code for this card:"
     " torch.backends.cudnn.enabled = False",
@@ -136,4 +138,7 @@ def _pip(resolution: Resolution) -> list[str]:
 def build_command(resolution: Resolution, card: str | None) -> str:
     """The envforge command that builds this resolution."""
     target = ["--gpu", card, "--route", resolution.route] if card else ["--cpu"]
-    return shlex.join(["envforge", "build", *target, "--torch", resolution.torch])
+    built = resolution.python_origin == "source"  # never chosen where a platform has another
+    place = ["--platform", str(resolution.platform), "--python", str(resolution.python)]
+    words = ["envforge", "build", *target, "--torch", resolution.torch, *(place if built else [])]
+    return shlex.join(words)

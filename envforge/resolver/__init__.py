@@ -10,10 +10,12 @@ from envforge.capability.models import Database, in_range
 from envforge.errors import Unsatisfiable
 from envforge.resolver.candidates import Search, candidates, searches
 from envforge.resolver.model import (
+    PYTHON_ORIGINS,
     ROUTES,
     Broken,
     Candidate,
     Conflict,
+    PythonOrigin,
     Rejection,
     Relaxation,
     Request,
@@ -87,7 +89,7 @@ def all_routes(database: Database, request: Request) -> list[Resolution]:
         found
         for route in _routes(request)
         for search in asked
-        if (found := _first(search, route)) is not None
+        if (found := _any_origin(search, route)) is not None
     ]
 
 
@@ -119,18 +121,23 @@ def _cheapest(database: Database, request: Request) -> Resolution | None:
 
 
 def _newest(asked: Iterable[Search], route: RouteKind) -> Resolution | None:
-    for search in asked:
-        found = _first(search, route)
-        if found is not None:
-            return found
+    searched = tuple(asked)
+    for origin in PYTHON_ORIGINS:
+        for search in searched:
+            found = _first(search, route, origin)
+            if found is not None:
+                return found
     return None
 
 
-def _first(search: Search, route: RouteKind) -> Resolution | None:
-    for candidate in candidates(search, route):
-        if not candidate.broken:
-            return candidate.resolution
-    return None
+def _first(search: Search, route: RouteKind, origin: PythonOrigin) -> Resolution | None:
+    possible = (found for found in candidates(search, route, origin) if not found.broken)
+    return next((found.resolution for found in possible), None)
+
+
+def _any_origin(search: Search, route: RouteKind) -> Resolution | None:
+    found = (_first(search, route, origin) for origin in PYTHON_ORIGINS)
+    return next((resolution for resolution in found if resolution is not None), None)
 
 
 def explain(database: Database, request: Request) -> Conflict:
@@ -181,11 +188,15 @@ def _toolkits(database: Database, request: Request) -> Toolkits | None:
 
 
 def _space(database: Database, request: Request) -> Iterator[Candidate]:
-    """Walk it in the order of preference: cheapest route first, newest release first."""
+    """Walk it in the order of preference: cheapest route first, newest release first.
+
+    A Python built from source comes after every plan with one of a distribution.
+    """
     asked = tuple(searches(database, request))
     for route in _routes(request):
-        for search in asked:
-            yield from candidates(search, route)
+        for origin in PYTHON_ORIGINS:
+            for search in asked:
+                yield from candidates(search, route, origin)
 
 
 def _deletion_order(rule: Broken) -> tuple[int, str]:

@@ -7,7 +7,7 @@ explains why there is none.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 
 from msgspec.structs import replace
@@ -22,7 +22,14 @@ from envforge.capability.models import (
 )
 from envforge.resolver import lifts, rules
 from envforge.resolver.ground import Ground, Place
-from envforge.resolver.model import Broken, Candidate, Request, Resolution, RouteKind
+from envforge.resolver.model import (
+    Broken,
+    Candidate,
+    PythonOrigin,
+    Request,
+    Resolution,
+    RouteKind,
+)
 from envforge.values import DeviceCode, Support, version_key
 
 
@@ -54,6 +61,10 @@ class Search:
     def refused_pythons(self) -> rules.Refused:
         return rules.release_python(self.release, self.ground.versions_of_python)
 
+    @cached_property
+    def refused_built_pythons(self) -> rules.Refused:
+        return rules.release_python(self.release, self.ground.built_pythons)
+
 
 def searches(database: Database, request: Request) -> Iterator[Search]:
     """Yield a search of each release that fits, newest first; UnknownName when none does."""
@@ -62,9 +73,18 @@ def searches(database: Database, request: Request) -> Iterator[Search]:
         yield Search(ground, release)
 
 
-def candidates(search: Search, route: RouteKind) -> Iterator[Candidate]:
-    """Yield the candidates of ``route`` for the search's release, best first."""
-    if route != "cpu" and (broken := search.ground.unserved):
+def candidates(
+    search: Search, route: RouteKind, python_origin: PythonOrigin = "distribution"
+) -> Iterator[Candidate]:
+    """Yield the candidates of ``route`` for the search's release, best first.
+
+    With Pythons built from source there are only those that get as far as their Python: where the
+    others are left, they are left with the distribution's Pythons, too.
+    """
+    if python_origin == "source":
+        if route == "source" and not search.ground.unserved:
+            yield from _source_with_built_python(search)
+    elif route != "cpu" and (broken := search.ground.unserved):
         yield search.left(broken)
     elif route in ("wheel", "wheel-variant"):
         yield from _wheels(search, route)
@@ -131,7 +151,8 @@ def _placed(search: Search, wheel: Wheel, resolution: Resolution) -> Iterator[Ca
         yield from _unplaced(search, wheel, resolution)
         return
     for platform, python in search.ground.pythons:
-        placed = replace(resolution, platform=platform.name, python=python.version)
+        place = {"platform": platform.name, "python": python.version}
+        placed = replace(resolution, **place, python_origin="distribution")
         broken = rules.wheel_platform(wheel, platform, python.wheel_tag)
         yield Candidate(placed, tuple(broken))
 
@@ -184,7 +205,8 @@ def _distribution(search: Search) -> Iterator[Candidate]:
             yield search.left(broken)
         else:
             place = {"python": build.python, "platform": build.platform, "package": build.package}
-            yield Candidate(replace(_shipped(search, "distribution", build), **place), ())
+            shipped = replace(_shipped(search, "distribution", build), **place)
+            yield Candidate(replace(shipped, python_origin="distribution"), ())
 
 
 def _shipped_rules(
@@ -228,12 +250,7 @@ def _cpu(search: Search) -> Iterator[Candidate]:
 
 
 def _source(search: Search) -> Iterator[Candidate]:
-    capability = str(search.ground.card.compute_capability)
-    broken = (
-        *rules.release_capability(search.release, search.ground.card),
-        *rules.general(search.database, {"route": "source", "compute_capability": capability}),
-    )
-    if broken := broken or _python_rules(search):
+    if broken := _release_rules(search):
         yield search.left(broken)
         return
     compiling = set()
@@ -242,25 +259,59 @@ def _source(search: Search) -> Iterator[Candidate]:
             yield search.left(broken)
         else:
             compiling.add(toolkit)
+    yield from _lifted_last(
+        candidate
+        for place in _preferred(search, compiling)
+        for candidate in _compiled(search, place)
+    )
+
+
+def _source_with_built_python(search: Search) -> Iterator[Candidate]:
+    if _release_rules(search):
+        return
+    compiling = {
+        toolkit for toolkit in search.ground.toolkits if not _toolkit_rules(search, toolkit)
+    }
+    yield from _lifted_last(
+        Candidate(_built(search, place, gcc, python, "source"), ())
+        for place in _preferred(search, compiling)
+        if not place.broken
+        for gcc, refused in place.compilers
+        if not (refused or search.refused_gcc.get(gcc))
+        for python in search.ground.built_pythons
+        if python not in search.refused_built_pythons and not place.has_python(python)
+    )
+
+
+def _lifted_last(found: Iterable[Candidate]) -> Iterator[Candidate]:
+    """A Python the sources know is better than one a patch makes them take."""
     lifted = []
-    for place in _preferred(search, compiling):
-        if place.broken:
-            yield search.left(place.broken)
-            continue
-        for candidate in _compiled(search, place):
-            if lifts.needs_patch(candidate.resolution):
-                lifted.append(candidate)
-            else:
-                yield candidate
-    yield from lifted  # a Python the sources know is better than one a patch makes them take
+    for candidate in found:
+        if lifts.needs_patch(candidate.resolution):
+            lifted.append(candidate)
+        else:
+            yield candidate
+    yield from lifted
+
+
+def _release_rules(search: Search) -> tuple[Broken, ...]:
+    capability = str(search.ground.card.compute_capability)
+    broken = (
+        *rules.release_capability(search.release, search.ground.card),
+        *rules.general(search.database, {"route": "source", "compute_capability": capability}),
+    )
+    return broken or _python_rules(search)
 
 
 def _python_rules(search: Search) -> tuple[Broken, ...]:
-    """A release that knows none of the Pythons at hand is left before any toolkit is tried."""
-    refused = search.refused_pythons
-    if len(refused) < len(search.ground.versions_of_python):
+    """A release that knows none of the Pythons there are is left before any toolkit is tried."""
+    refused, here = search.refused_pythons, search.ground.versions_of_python
+    if len(refused) < len(here):
         return ()
-    return next(iter(refused.values()), ())
+    refused_built = search.refused_built_pythons
+    if len(refused_built) < len(search.ground.built_pythons):
+        return ()
+    return next(iter({**refused, **refused_built}.values()), ())
 
 
 def _toolkit_rules(search: Search, toolkit: str) -> tuple[Broken, ...]:
@@ -278,6 +329,9 @@ def _preferred(search: Search, compiling: set[str]) -> list[Place]:
 
 
 def _compiled(search: Search, place: Place) -> Iterator[Candidate]:
+    if place.broken:
+        yield search.left(place.broken)
+        return
     for gcc, refused in place.compilers:
         if broken := refused + search.refused_gcc.get(gcc, ()):
             yield search.left(broken)
@@ -292,15 +346,18 @@ def _with_python(search: Search, place: Place, gcc: str) -> Iterator[Candidate]:
         if broken := search.refused_pythons.get(python.version):
             yield search.left(broken)
         else:
-            yield Candidate(_built(search, place, gcc, python.version), ())
+            yield Candidate(_built(search, place, gcc, python.version, "distribution"), ())
 
 
-def _built(search: Search, place: Place, gcc: str, python: str) -> Resolution:
+def _built(
+    search: Search, place: Place, gcc: str, python: str, python_origin: PythonOrigin
+) -> Resolution:
     capability = search.ground.card.compute_capability
     codes = [str(DeviceCode("sm", capability))]
     if search.request.ptx:
         codes.append(str(DeviceCode("compute", capability)))
     notes: tuple[str, ...] = () if place.platform.built else ("not-built-yet",)
+    notes += ("python-from-source",) if python_origin == "source" else ()
     notes += lifts.notes_of(search.release, python)
     return Resolution(
         route="source",
@@ -313,6 +370,7 @@ def _built(search: Search, place: Place, gcc: str, python: str) -> Resolution:
         cuda_origin="distribution" if place.origin == "distribution" else "runfile",
         gcc=gcc,
         python=python,
+        python_origin=python_origin,
         platform=place.platform.name,
         codes=tuple(codes),
         notes=notes,

@@ -74,6 +74,12 @@ class Ground:
         return tuple(dict.fromkeys(python.version for _, python in self.pythons))
 
     @cached_property
+    def built_pythons(self) -> tuple[str, ...]:
+        """Pythons that can be built from source, in the order of the data."""
+        known = (python.version for python in self.database.pythons.versions)
+        return tuple(filter(self.accepts_python, known))
+
+    @cached_property
     def toolkits(self) -> Mapping[str, CudaToolkit]:
         return {
             toolkit.version: toolkit
@@ -118,6 +124,10 @@ class Place:
         newest_first = tuple(-part for part in version_key(toolkit.version))
         self.preference = (not platform.built, origin != "distribution", rank, newest_first)
         """What was built here, then no vendor download, then newest."""
+
+    def has_python(self, version: str) -> bool:
+        """Tell whether the platform's own archive has that Python."""
+        return any(python.version == version for python in self.platform.pythons)
 
     @cached_property
     def broken(self) -> tuple[Broken, ...]:

@@ -21,6 +21,11 @@ ROUTES: tuple[RouteKind, ...] = (
 """Cheapest first. ``cpu`` never satisfies a card: it is used only when it is asked for."""
 
 
+PythonOrigin = Literal["distribution", "source"]
+PYTHON_ORIGINS: tuple[PythonOrigin, ...] = ("distribution", "source")
+"""Where the Python of a plan comes from: what the platform's archive has is always preferred."""
+
+
 class Request(NamedTuple):
     """What the user wants. Version fields hold what was typed, ``10.1`` or ``>=1.8,<2``."""
 
@@ -53,6 +58,7 @@ class Resolution(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     cuda_origin: Literal["distribution", "runfile"] | None = None
     gcc: str | None = None
     python: str | None = None
+    python_origin: PythonOrigin | None = None
     platform: str | None = None
     variant: str | None = None
     """Of the wheel: None is the default one, ``cu118`` comes from its own index."""

@@ -2,10 +2,11 @@
 
     python3 runtime_files.py SITE RUNTIME [PACKAGE ...]
 
-Every shared library below SITE is asked what it is linked with. What a package of the distribution
-owns is named in RUNTIME/packages.txt, after the PACKAGEs given; what none owns (a toolkit that came
-as a runfile) is copied into RUNTIME/libraries. The driver's own library is left out: it comes from
-the host. Ends with 1 and names the library when something else is missing.
+SITE may be several folders, ``A:B``. Every shared library below SITE is asked what it is linked
+with. What a package of the distribution owns is named in RUNTIME/packages.txt, after the PACKAGEs
+given; what none owns (a toolkit that came as a runfile) is copied into RUNTIME/libraries. The
+driver's own library is left out: it comes from the host. Ends with 1 and names the library when
+something else is missing.
 """
 
 import os
@@ -61,14 +62,15 @@ def with_its_parts(path):
             yield os.path.join(folder, other)
 
 
-def collect(site):
+def collect(sites):
     """Return packages, unowned libraries ``{soname: path}``, and what is missing."""
     needed = {}
-    for library in shared_libraries(site):
-        needed.update(linked(library))
+    for site in sites:
+        for library in shared_libraries(site):
+            needed.update(linked(library))
     packages, unowned, missing = set(), {}, []
     for soname, path in sorted(needed.items()):
-        if FROM_THE_HOST.match(soname) or path.startswith(site + os.sep):
+        if FROM_THE_HOST.match(soname) or path.startswith(tuple(site + os.sep for site in sites)):
             continue
         if path == "not found":
             missing.append(soname)
@@ -84,7 +86,7 @@ def collect(site):
 def main(arguments):
     """Write ``packages.txt`` and ``libraries`` below RUNTIME; return the exit code."""
     site, runtime = arguments[:2]
-    packages, unowned, missing = collect(site)
+    packages, unowned, missing = collect(site.split(os.pathsep))
     if missing:
         sys.stderr.write("linked with what is not here: {}\n".format(" ".join(missing)))
         return 1
