@@ -1,8 +1,10 @@
-"""What MaskTextSpotter lacks to run without a GPU, through upstream's own hook.
+"""What MaskTextSpotter lacks to run without pip or without a GPU, through upstream's own hook.
 
 Upstream imports the file that TORCH_DETECTRON_ENV_MODULE names before anything else and calls its
-``setup_environment`` (maskrcnn_benchmark/utils/env.py). With a GPU there is nothing to do. Without
-one training stopped at five places, none of which needs an edit of upstream's files:
+``setup_environment`` (maskrcnn_benchmark/utils/env.py). It begins by logging torch's description of
+the machine, which raises in an image without pip (seen with torch 1.13).
+
+Without a GPU training stopped at five more places, none of which needs an edit of upstream's files:
 
 * the recognition branch asks for ``cuda`` by name, and moves tensors with ``.cuda()``;
 * RoIAlign has a kernel for the CPU, but only forward;
@@ -15,9 +17,11 @@ import math
 
 import torch
 import torch.nn.functional as F
+from torch.utils import collect_env
 
 
 def setup_environment():
+    collect_env.get_pretty_env_info = forgiving(collect_env.get_pretty_env_info)
     if torch.cuda.is_available():
         return
     torch.cuda.max_memory_allocated = lambda *_: 0
@@ -29,6 +33,16 @@ def setup_environment():
 
     _C.roi_align_backward = roi_align_backward
     roi_seq_predictors.gpu_device = torch.device("cpu")
+
+
+def forgiving(describe):
+    def description():
+        try:
+            return describe()
+        except Exception as error:  # it runs other programs and reads what they say
+            return "torch {}; no more is known: {}".format(torch.__version__, error)
+
+    return description
 
 
 def masked_nll(self, scores, target):
