@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -47,6 +48,26 @@ def envforge(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         text=True,
         check=False,
     )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def clean(engine: Engine) -> Iterator[None]:
+    """Leave no image behind that calls a miniature torch."""
+    before = set(_torch_images(engine))
+    yield
+    for tag in set(_torch_images(engine)) - before:
+        engine.remove(tag)
+
+
+def _torch_images(engine: Engine) -> list[str]:
+    found = subprocess.run(
+        ["docker", "images", "--format", "{{.Repository}}:{{.Tag}}", "envforge/torch"],
+        env={**os.environ, **dict(engine.endpoint.environment)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return found.stdout.split()
 
 
 @pytest.fixture(scope="module")
