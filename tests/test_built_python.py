@@ -94,6 +94,16 @@ def test_a_python_the_release_does_not_know_is_refused_though_it_could_be_built(
     assert [rule.id for rule in caught.value.conflict.rules] == ["torch-2.8.0-python"]
 
 
+def test_a_python_that_needs_a_newer_openssl_than_the_platforms_is_refused_by_that_rule():
+    parts = {"torch": "1.13.1", "route": "source", "platform": "ubuntu-18.04", "python": "3.10"}
+    with pytest.raises(Unsatisfiable) as caught:
+        resolve(DATABASE, request("gtx1080", **parts))
+    rules = [rule.id for rule in caught.value.conflict.rules]
+    assert "python-3.10-openssl-1.1.1" in rules
+    found = resolve(DATABASE, request("gtx1080", **{**parts, "python": "3.9"}))
+    assert (found.python, found.python_origin) == ("3.9", "source")
+
+
 def test_where_a_python_could_be_built_the_refusal_names_what_is_left():
     parts = {"torch": "0.4.1", "route": "source", "platform": "ubuntu-14.04"}
     with pytest.raises(Unsatisfiable) as caught:

@@ -482,7 +482,7 @@ def test_capability_1_x_is_known_and_hopeless(database):
 
 def test_rules_speak_of_axes_the_resolver_has():
     axes = {"route", "torch", "compute_capability", "cuda", "cuda_origin", "gcc", "python",
-            "platform", "glibc"}  # fmt: skip
+            "python_origin", "platform", "glibc"}  # fmt: skip
     document = parse_yaml((DATA / "rules.yaml").read_text(encoding="utf-8"), "rules.yaml")
     for rule in document["rules"]:
         assert set(rule["when"]) | set(rule["require"]) <= axes, rule["id"]

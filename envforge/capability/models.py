@@ -385,7 +385,8 @@ class Risk(Fact, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Rule(Fact, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A constraint between axes that no single record owns: ``when`` holds, so must ``require``.
 
-    Axes: ``route, torch, compute_capability, cuda, cuda_origin, gcc, python, platform, glibc``.
+    Axes: ``route, torch, compute_capability, cuda, cuda_origin, gcc, python, python_origin,
+    platform, glibc``.
     """
 
     id: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9.-]*$")]

@@ -273,7 +273,7 @@ def _source_with_built_python(search: Search) -> Iterator[Candidate]:
         toolkit for toolkit in search.ground.toolkits if not _toolkit_rules(search, toolkit)
     }
     yield from _lifted_last(
-        Candidate(_built(search, place, gcc, python, "source"), ())
+        Candidate(_built(search, place, gcc, python, "source"), place.refuses_built(python))
         for place in _preferred(search, compiling)
         if not place.broken
         for gcc, refused in place.compilers

@@ -129,6 +129,12 @@ class Place:
         """Tell whether the platform's own archive has that Python."""
         return any(python.version == version for python in self.platform.pythons)
 
+    def refuses_built(self, version: str) -> tuple[Broken, ...]:
+        """Tell what the platform's libraries have against building that Python."""
+        axes = {"route": "source", "python_origin": "source", "python": version}
+        axes["platform"] = self.platform.name
+        return tuple(rules.general(self.ground.database, axes))
+
     @cached_property
     def broken(self) -> tuple[Broken, ...]:
         axes = {
