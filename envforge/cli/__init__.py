@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
 
 import click
 
-from envforge.errors import EnvforgeError, Interrupted
+from envforge.errors import EnvforgeError, Interrupted, UsageError
 
 _COMMANDS = {
     "check": "What is this card, what runs on it, and why not the rest?",
@@ -74,6 +75,9 @@ def _converted(error: BaseException) -> EnvforgeError:
         return error
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
         return Interrupted("interrupted")
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        # any path of any option: no door could convert it without asking at each of its uses
+        return UsageError("a name is longer than file systems take", because=(str(error)[:200],))
     return _bug(error)
 
 
