@@ -1,0 +1,85 @@
+"""A Python that Debian 12 has not, really built from Debian's own archive of its sources."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import testinfra
+
+from envforge.image.engine import Build, Engine, Launch
+from envforge.image.lock import load_lock
+from envforge.sources.store import hash_file
+
+pytestmark = [pytest.mark.engine, pytest.mark.slow]
+
+PLAN = ["--gpu", "gtx780", "--torch", "1.13.1", "--route", "source", "--platform", "debian-12"]
+PLAN += ["--python", "3.9"]
+PYTHON = "/opt/python/bin/python3.9"
+WHEEL = "torch-1.13.1-cp39-cp39-linux_x86_64.whl"
+
+
+def envforge(folder: Path, *arguments: str) -> Path:
+    """Build in ``folder``; return its lock."""
+    answer = subprocess.run(
+        [sys.executable, "-m", "envforge", "build", *PLAN, *arguments],
+        cwd=folder,
+        env={**os.environ, "MAX_JOBS": "2"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert answer.returncode == 0, answer.stderr
+    return folder / "envforge.lock"
+
+
+def test_the_toolchain_has_the_python_that_was_asked_for(engine: Engine, tmp_path: Path) -> None:
+    lock = load_lock(envforge(tmp_path, "--until", "toolchain"))
+    seen = {check.name: check.seen for check in lock.verified}
+    assert seen["python"] == f"{PYTHON} 3.9.2"
+    assert lock.python == PYTHON
+    assert lock.resolution.python_origin == "source"
+    with engine.run(Launch(lock.image, ["sleep", "infinity"], network="none")) as container:
+        host = testinfra.get_host(f"docker://{container.id}")
+        found = host.check_output(
+            f"{PYTHON} -c 'import bz2, ctypes, lzma, readline, sqlite3, ssl, sysconfig, zlib;"
+            ' print(sysconfig.get_config_var("SOABI"))\''
+        )
+        assert found == "cpython-39-x86_64-linux-gnu"
+
+
+def test_what_is_built_is_for_that_python_and_the_runtime_brings_it(
+    engine: Engine, tmp_path: Path
+) -> None:
+    tree = shutil.copytree(Path(__file__).parent / "tree", tmp_path / "tree")
+    wanted = ["--source", str(tree), "--until", "torch", "--wheel", "out", "-o", "context"]
+    lock = load_lock(envforge(tmp_path, *wanted))
+    assert lock.wheels == {WHEEL: hash_file(tmp_path / "out" / WHEEL)}
+    build = Build(
+        tmp_path / "context",
+        "envforge-test/python-from-source",
+        target="runtime",
+        build_args={"MAX_JOBS": "2"},
+    )
+    engine.build(build, log=tmp_path / "log.txt")
+    try:
+        with engine.run(Launch(build.tag, ["sleep", "infinity"], user="1000:1000")) as container:
+            host = testinfra.get_host(f"docker://{container.id}")
+            found = host.check_output(
+                f"{PYTHON} -c 'import ctypes, numpy, sqlite3, ssl, torch._C;"
+                " print(numpy.__version__, numpy.__file__)'"
+            )
+            assert found == f"1.24.1 {site('numpy/__init__.py')}"
+            assert host.package("libssl3").is_installed
+            assert not host.exists("python3")
+            assert not host.file("/usr/local/lib/libpython3.9.so.1.0").exists
+    finally:
+        engine.remove(build.tag)
+
+
+def site(name: str) -> str:
+    return f"/opt/python/lib/python3.9/site-packages/{name}"
