@@ -295,6 +295,23 @@ def test_what_still_matches_after_the_edit_is_not_edited_again(change, tmp_path)
     assert (tmp_path / "f.txt").read_text() == once
 
 
+def test_an_edit_that_takes_a_part_away_is_not_taken_for_made(tmp_path):
+    """Its outcome ``.is_cuda()`` stands in what it is to replace."""
+    (tmp_path / "f.txt").write_text("a.type().is_cuda() and b.type().is_cuda()\n")
+    one = patch(Edit(file="f.txt", find=r"\.type\(\)\.is_cuda\(\)", replace=".is_cuda()", sites=2))
+    assert apply((one,), tmp_path) == ["a-patch: f.txt: applied"]
+    assert (tmp_path / "f.txt").read_text() == "a.is_cuda() and b.is_cuda()\n"
+    assert apply((one,), tmp_path) == ["a-patch: f.txt: already applied"]
+
+
+def test_an_edit_that_is_half_made_is_refused(tmp_path):
+    (tmp_path / "f.txt").write_text("a.is_cuda() and b.type().is_cuda()\n")
+    one = patch(Edit(file="f.txt", find=r"\.type\(\)\.is_cuda\(\)", replace=".is_cuda()", sites=2))
+    with pytest.raises(PatchError) as caught:
+        apply((one,), tmp_path)
+    assert "must match 2 times, it matches 1" in caught.value.because[0]
+
+
 def test_no_edit_follows_a_link_out_of_the_tree(tmp_path):
     tree = tmp_path / "tree"
     tree.mkdir()

@@ -22,7 +22,7 @@ import json
 import os
 import re
 import sys
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 Edit = Dict[str, Any]
 DOES_NOT_FIT = "patch does not fit"
@@ -106,15 +106,26 @@ def _replace(files: Tree, edit: Edit) -> str:
 
 
 def _stands(text: str, edit: Edit) -> bool:
-    """Tell whether the edit was made before: its outcome is there, and nothing else to change."""
+    """Tell whether the edit was made before: its outcome is there, and nothing else to change.
+
+    What ``find`` still matches must lie within the outcome (an include that was added to another).
+    An outcome within what ``find`` matches (a call that is to lose a part) is no outcome yet.
+    """
     if edit.get("applied"):
         pattern = edit["applied"]
     elif edit["replace"]:
         pattern = re.escape(edit["replace"])
     else:
         return False  # what was deleted leaves no trace
-    rest, stands = re.subn(pattern, "", text, flags=re.MULTILINE)
-    return stands == edit["sites"] and not re.search(edit["find"], rest, re.MULTILINE)
+    made = _spans(pattern, text)
+    return len(made) == edit["sites"] and all(
+        any(start <= first and last <= end for start, end in made)
+        for first, last in _spans(edit["find"], text)
+    )
+
+
+def _spans(pattern: str, text: str) -> List[Tuple[int, int]]:
+    return [match.span() for match in re.finditer(pattern, text, re.MULTILINE)]
 
 
 def _check_hash(data: Optional[bytes], pinned: Optional[str]) -> None:
