@@ -6,13 +6,14 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import testinfra
 
 from envforge.image.engine import Build, Engine, Launch
-from envforge.image.lock import load_lock
+from envforge.image.lock import Lock, load_lock
 from envforge.sources.store import hash_file
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
@@ -21,6 +22,20 @@ PLAN = ["--gpu", "gtx780", "--torch", "1.13.1", "--route", "source", "--platform
 PLAN += ["--python", "3.9"]
 PYTHON = "/opt/python/bin/python3.9"
 WHEEL = "torch-1.13.1-cp39-cp39-linux_x86_64.whl"
+
+
+@pytest.fixture
+def built(engine: Engine, tmp_path: Path) -> Iterator[Callable[..., Lock]]:
+    """What builds in the test's folder and returns the lock; its image goes with the test."""
+    locks: list[Lock] = []
+
+    def build(*arguments: str) -> Lock:
+        locks.append(load_lock(envforge(tmp_path, *arguments)))
+        return locks[-1]
+
+    yield build
+    for lock in locks:
+        engine.remove(lock.image)
 
 
 def envforge(folder: Path, *arguments: str) -> Path:
@@ -37,8 +52,10 @@ def envforge(folder: Path, *arguments: str) -> Path:
     return folder / "envforge.lock"
 
 
-def test_the_toolchain_has_the_python_that_was_asked_for(engine: Engine, tmp_path: Path) -> None:
-    lock = load_lock(envforge(tmp_path, "--until", "toolchain"))
+def test_the_toolchain_has_the_python_that_was_asked_for(
+    engine: Engine, built: Callable[..., Lock]
+) -> None:
+    lock = built("--until", "toolchain")
     seen = {check.name: check.seen for check in lock.verified}
     assert seen["python"] == f"{PYTHON} 3.9.2"
     assert lock.python == PYTHON
@@ -53,11 +70,11 @@ def test_the_toolchain_has_the_python_that_was_asked_for(engine: Engine, tmp_pat
 
 
 def test_what_is_built_is_for_that_python_and_the_runtime_brings_it(
-    engine: Engine, tmp_path: Path
+    engine: Engine, built: Callable[..., Lock], tmp_path: Path
 ) -> None:
     tree = shutil.copytree(Path(__file__).parent / "tree", tmp_path / "tree")
     wanted = ["--source", str(tree), "--until", "torch", "--wheel", "out", "-o", "context"]
-    lock = load_lock(envforge(tmp_path, *wanted))
+    lock = built(*wanted)
     assert lock.wheels == {WHEEL: hash_file(tmp_path / "out" / WHEEL)}
     build = Build(
         tmp_path / "context",
