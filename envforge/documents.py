@@ -46,16 +46,20 @@ def _loader() -> type[yaml.Loader]:
     def mapping(loader: Any, node: Any) -> dict[Any, Any]:
         loader.flatten_mapping(node)
         pairs = loader.construct_pairs(node, deep=True)
-        keys = [key for key, _ in pairs]
-        doubled = sorted({str(key) for key in keys if keys.count(key) > 1}) if keys else []
-        if doubled:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"duplicate key: {', '.join(doubled)}", node.start_mark
-            )
+        fault = _fault_of_keys([key for key, _ in pairs])
+        if fault:
+            raise yaml.constructor.ConstructorError(None, None, fault, node.start_mark)
         return dict(pairs)
 
     Strict.add_constructor("tag:yaml.org,2002:map", mapping)
     return Strict
+
+
+def _fault_of_keys(keys: list[Any]) -> str | None:
+    if any(isinstance(key, (dict, list)) for key in keys):
+        return "a key is a mapping or a list"
+    doubled = sorted({str(key) for key in keys if keys.count(key) > 1})
+    return f"duplicate key: {', '.join(doubled)}" if doubled else None
 
 
 def parse_yaml(text: str, name: str) -> Any:

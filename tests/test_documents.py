@@ -66,3 +66,11 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
         documents.write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["lock"]
+
+
+@pytest.mark.parametrize("text", ["{a: 1}: b", "[a]: b", "- {x: y}: z"])
+def test_a_key_that_is_no_plain_value_is_an_error_with_its_place(text):
+    with pytest.raises(DocumentError) as caught:
+        parse_yaml(text, "recipe.yaml")
+    assert "a key is a mapping or a list" in caught.value.because[0]
+    assert "line 1" in caught.value.because[0]
