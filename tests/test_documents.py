@@ -71,6 +71,6 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
 @pytest.mark.parametrize("text", ["{a: 1}: b", "[a]: b", "- {x: y}: z"])
 def test_a_key_that_is_no_plain_value_is_an_error_with_its_place(text):
     with pytest.raises(DocumentError) as caught:
-        parse_yaml(text, "recipe.yaml")
+        documents.parse_yaml(text, "recipe.yaml")
     assert "a key is a mapping or a list" in caught.value.because[0]
     assert "line 1" in caught.value.because[0]
