@@ -14,9 +14,9 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 
+from envforge.capability.database import Database
 from envforge.capability.load import load
 from envforge.capability.lookup import Card, find_card
-from envforge.capability.models import Database
 from envforge.errors import Unsatisfiable
 from envforge.resolver import Request, Resolution, all_routes, resolve
 from envforge.values import ComputeCapability

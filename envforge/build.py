@@ -13,8 +13,8 @@ import filelock
 import platformdirs
 
 from envforge import documents
+from envforge.capability.database import Database
 from envforge.capability.load import content_hash
-from envforge.capability.models import Database
 from envforge.errors import BuildFailed, EnvforgeError, PatchError, UsageError
 from envforge.events import Event, OnEvent
 from envforge.image.bootstrap import Base, BaseImage, ensure_base

@@ -6,8 +6,9 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
+from envforge.capability.database import Database
 from envforge.capability.lookup import Card, architecture_of, find_card, find_device
-from envforge.capability.models import Architecture, Database
+from envforge.capability.models import Architecture
 from envforge.errors import AmbiguousName, UnknownName, Unsatisfiable, UsageError
 from envforge.hardware.host import Host, read_host
 from envforge.resolver import Conflict, Request, Resolution, cpu_route, explain, routes

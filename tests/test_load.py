@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from envforge.capability import load as loading
+from envforge.capability.database import Database
 from envforge.capability.load import DATA, compile_yaml, load
-from envforge.capability.models import Database
 
 ROOT = Path(__file__).parent.parent
 

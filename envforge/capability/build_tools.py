@@ -9,7 +9,7 @@ import msgspec
 from envforge.capability.models import Fact, Range, RequirementSet, Text, in_range
 
 if TYPE_CHECKING:
-    from envforge.capability.models import Database
+    from envforge.capability.database import Database
 
 
 class BuildTool(Fact, frozen=True, kw_only=True, forbid_unknown_fields=True):

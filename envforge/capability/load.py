@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from envforge.capability import models
+from envforge.capability.database import Database
 
 try:  # hashlib would load OpenSSL: a quarter of the time of a whole `envforge check`
     from _blake2 import blake2b
@@ -22,11 +23,14 @@ except ImportError:
 
 DATA = Path(__file__).parent / "data"
 _VERSIONS_KEPT = 4
-_CHECKS = "build_tools load memory models names profiles ptx pythons submodules torchvision vendor"
+_CHECKS = (
+    "build_tools database load memory models names profiles ptx pythons submodules torchvision"
+    " vendor"
+)
 _COMPILER = tuple(Path(__file__).with_name(f"{module}.py") for module in _CHECKS.split())
 
 
-def load() -> models.Database:
+def load() -> Database:
     """Return the whole database; DocumentError with every fault when the YAML is not valid."""
     digest = content_hash()
     for folder in (DATA, cache_dir()):
@@ -35,7 +39,7 @@ def load() -> models.Database:
         except OSError:
             continue
         try:
-            return msgspec.msgpack.decode(blob, type=models.Database)
+            return msgspec.msgpack.decode(blob, type=Database)
         except msgspec.DecodeError:
             continue  # a torn or foreign file: compile again over it
     database = compile_yaml()
@@ -74,13 +78,13 @@ def _keep(digest: str, blob: bytes) -> None:
         return
 
 
-def compile_yaml(data: Path = DATA) -> models.Database:
+def compile_yaml(data: Path = DATA) -> Database:
     """Read and check every YAML file; DocumentError naming file and path of each fault."""
     from envforge.capability.names import index  # noqa: PLC0415 -- not on the hot path
 
     tables = {path.stem: read_table(path) for path in sorted(data.glob("*.yaml"))}
     devices, builds = tables["devices"].devices, tables["builds"]
-    return models.Database(
+    return Database(
         device_table={device.id: _encode(device) for device in devices},
         name_table=_encode(index(devices)),
         architectures={row.compute_capability: row for row in tables["architectures"]},

@@ -7,11 +7,11 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from envforge.capability.database import Database
 from envforge.capability.models import (
     Architecture,
     CondaBuild,
     CudaToolkit,
-    Database,
     Device,
     DriverBranch,
     Platform,

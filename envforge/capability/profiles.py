@@ -9,7 +9,7 @@ import msgspec
 from envforge.capability.models import Fact, Range, Sha256, Text, in_range
 
 if TYPE_CHECKING:
-    from envforge.capability.models import Database
+    from envforge.capability.database import Database
 
 Switch = Annotated[str, msgspec.Meta(pattern=r"^[A-Z][A-Z0-9_]*$")]
 TreePath = Annotated[

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from envforge.capability.models import Database, Fact, Version
+from envforge.capability.database import Database
+from envforge.capability.models import Fact, Version
 from envforge.values import version_key
 
 

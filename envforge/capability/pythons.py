@@ -10,7 +10,7 @@ from envforge.capability.models import Fact, PlatformPython, Sha256, Text, Versi
 from envforge.capability.profiles import PoolPath
 
 if TYPE_CHECKING:
-    from envforge.capability.models import Database
+    from envforge.capability.database import Database
 
 PREFIX = "/opt/python"
 """Where it is installed in an image: the distribution's own stays what ``python3`` means."""

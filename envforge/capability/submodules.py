@@ -9,7 +9,7 @@ import msgspec
 from envforge.capability.models import Commit, Fact, Text, Version
 
 if TYPE_CHECKING:
-    from envforge.capability.models import Database
+    from envforge.capability.database import Database
 
 Path = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*$")]
 

@@ -10,7 +10,7 @@ from envforge.capability.models import Fact, Sha256, Text, Version
 from envforge.capability.profiles import PoolPath
 
 if TYPE_CHECKING:
-    from envforge.capability.models import Database
+    from envforge.capability.database import Database
 
 
 class TorchvisionArchive(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

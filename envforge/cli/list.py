@@ -10,7 +10,7 @@ import click
 from envforge.cli.options import json_option
 
 if TYPE_CHECKING:
-    from envforge.capability.models import Database
+    from envforge.capability.database import Database
     from envforge.report.listing import Row
 
 

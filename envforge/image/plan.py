@@ -8,10 +8,10 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from envforge.capability.build_tools import build_tools_of, pinned_tools_of
+from envforge.capability.database import Database
 from envforge.capability.lookup import covers_cudnn, find_platform, matcher
 from envforge.capability.models import (
     CudaToolkit,
-    Database,
     Platform,
     PlatformCompiler,
     PlatformPython,

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
+from envforge.capability.database import Database
 from envforge.capability.lookup import memory_of, pip_arguments
-from envforge.capability.models import Database
 from envforge.check import CheckedCard, CheckReport
 from envforge.errors import UsageError
 from envforge.hardware.cards import DetectedGpu

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
+from envforge.capability.database import Database
 from envforge.capability.lookup import find_platform, matcher, pip_arguments, releases_matching
-from envforge.capability.models import Database, in_range
+from envforge.capability.models import in_range
 from envforge.errors import Unsatisfiable
 from envforge.resolver.candidates import Search, candidates, searches
 from envforge.resolver.model import (

@@ -12,14 +12,9 @@ from functools import cached_property
 
 from msgspec.structs import replace
 
+from envforge.capability.database import Database
 from envforge.capability.lookup import conda_risks, install_of, releases_matching, wheel_risks
-from envforge.capability.models import (
-    CondaBuild,
-    Database,
-    DistributionBuild,
-    TorchRelease,
-    Wheel,
-)
+from envforge.capability.models import CondaBuild, DistributionBuild, TorchRelease, Wheel
 from envforge.resolver import lifts, rules
 from envforge.resolver.ground import Ground, Place
 from envforge.resolver.model import (

@@ -5,14 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 
+from envforge.capability.database import Database
 from envforge.capability.lookup import Card, matcher
-from envforge.capability.models import (
-    Architecture,
-    CudaToolkit,
-    Database,
-    Platform,
-    PlatformPython,
-)
+from envforge.capability.models import Architecture, CudaToolkit, Platform, PlatformPython
 from envforge.resolver import rules
 from envforge.resolver.model import Broken, Request
 from envforge.values import version_key

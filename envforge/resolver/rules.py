@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+from envforge.capability.database import Database
 from envforge.capability.lookup import Card, driver_floor, first_branch
 from envforge.capability.models import (
     Architecture,
     CondaBuild,
     CudaToolkit,
-    Database,
     DistributionBuild,
     Fact,
     Platform,

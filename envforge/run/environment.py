@@ -9,8 +9,9 @@ from pathlib import Path
 
 import platformdirs
 
+from envforge.capability.database import Database
 from envforge.capability.load import load
-from envforge.capability.models import Database, WheelFile
+from envforge.capability.models import WheelFile
 from envforge.errors import HostMismatch, UnknownName
 from envforge.events import Event, OnEvent
 from envforge.image.plan import find_requirements

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from captured import HOSTS, Capture, expected, read_capture
 
+from envforge.capability.database import Database
 from envforge.capability.load import load
-from envforge.capability.models import Architecture, Database
+from envforge.capability.models import Architecture
 from envforge.hardware.cards import DetectedGpu
 from envforge.hardware.detect import Detection, detect
 from envforge.hardware.judge import judge_card, judge_host

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from envforge.capability.database import Database
 from envforge.capability.load import load
 from envforge.capability.lookup import first_branch
-from envforge.capability.models import Database
 from envforge.hardware.cards import DetectedGpu
 from envforge.hardware.host import Host
 from envforge.hardware.judge import judge_card, judge_host
