@@ -8,7 +8,9 @@ version field (a string) can never lose a zero. Duplicate keys are faults.
 from __future__ import annotations
 
 import os
+import re
 import tempfile
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -38,8 +40,6 @@ def _loader() -> type[yaml.Loader]:
         "tag:yaml.org,2002:int": (r"^-?(?:0|[1-9][0-9]*)$", "-0123456789"),
         "tag:yaml.org,2002:null": (r"^(?:null|~)$", "n~"),
     }
-    import re  # noqa: PLC0415
-
     for tag, (pattern, first) in plain.items():
         Strict.add_implicit_resolver(tag, re.compile(pattern), list(first))
 
@@ -53,6 +53,20 @@ def _loader() -> type[yaml.Loader]:
 
     Strict.add_constructor("tag:yaml.org,2002:map", mapping)
     return Strict
+
+
+def compile_pattern(text: str) -> re.Pattern[str]:
+    """Compile a regular expression of a document or an option.
+
+    ValueError says what is wrong with it, also where Python only warns that a later version will
+    read it otherwise (``[[a]``).
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        try:
+            return re.compile(text)
+        except (re.error, FutureWarning, OverflowError, RecursionError) as error:
+            raise ValueError(str(error)) from error
 
 
 def _fault_of_keys(keys: list[Any]) -> str | None:

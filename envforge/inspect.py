@@ -23,6 +23,7 @@ from envforge.binaries.interpreter import (
 from envforge.binaries.kernels import KernelList, read_kernels
 from envforge.binaries.subject import Binary, Source, Subject, each, open_path, read_source
 from envforge.binaries.verdict import Verdict, verdict
+from envforge.documents import compile_pattern
 from envforge.errors import UnknownName, UsageError
 from envforge.events import OnEvent
 from envforge.values import ComputeCapability
@@ -94,8 +95,8 @@ def find_kernels(target: str, pattern: str, on_event: OnEvent) -> KernelSearch:
     UsageError for a bad expression, else as :func:`inspect`.
     """
     try:
-        wanted = re.compile(pattern).search
-    except re.error as error:
+        wanted = compile_pattern(pattern).search
+    except ValueError as error:
         raise UsageError(
             f"not a regular expression: {pattern!r}",
             because=(str(error),),

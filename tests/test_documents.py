@@ -74,3 +74,9 @@ def test_a_key_that_is_no_plain_value_is_an_error_with_its_place(text):
         documents.parse_yaml(text, "recipe.yaml")
     assert "a key is a mapping or a list" in caught.value.because[0]
     assert "line 1" in caught.value.because[0]
+
+
+@pytest.mark.parametrize("text", ["(", "[[a]", "a{99999999999}", "(?P<1>x)"])
+def test_a_pattern_that_is_none_or_will_be_read_otherwise_is_refused(text):
+    with pytest.raises(ValueError, match="."):
+        documents.compile_pattern(text)

@@ -90,9 +90,9 @@ class Edit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     def __post_init__(self) -> None:
         _refuse_escape(self.file)
         try:
-            re.compile(self.find).sub(self.replace, "")
-            re.compile(self.applied or "")
-        except (re.error, IndexError) as error:
+            documents.compile_pattern(self.find).sub(self.replace, "")
+            documents.compile_pattern(self.applied or "")
+        except (ValueError, re.error, IndexError) as error:
             raise ValueError(f"{self.file}: not a pattern: {error}") from error
 
 

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
+from envforge.documents import compile_pattern
 from envforge.errors import EnvforgeError
 from envforge.recipes.document import Log, Recipe, Setting, Variant, Words
 from envforge.recipes.memory import parse_memory_mib
@@ -145,8 +146,8 @@ def _faults_of_pattern(
     path: str, pattern: str, must: set[str], may: set[str] | None
 ) -> Iterator[str]:
     try:
-        compiled = re.compile(pattern)
-    except re.error as error:
+        compiled = compile_pattern(pattern)
+    except ValueError as error:
         yield f"{path}: not a regular expression: {error}"
         return
     if compiled.search(""):
