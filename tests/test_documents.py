@@ -78,6 +78,6 @@ def test_a_key_that_is_no_plain_value_is_an_error_with_its_place(text):
 
 @pytest.mark.parametrize("text", ["(", "[[a]", "a{99999999999}", "(?P<1>x)"])
 def test_a_pattern_that_is_none_or_will_be_read_otherwise_is_refused(text):
-    with pytest.raises(ValueError) as caught:  # noqa: PT011 -- each has words of its own
+    with pytest.raises(ValueError) as caught:
         documents.compile_pattern(text)
     assert str(caught.value)

@@ -32,7 +32,7 @@ from envforge.sources.fetch import WheelInput
 from envforge.sources.git import GitTree
 from envforge.values import ComputeCapability, version_key
 
-_CUDA_PROJECTS = ("nvidia-", "triton")
+_CUDA_PROJECTS = ("cuda-", "nvidia-", "triton")
 
 Stage = Literal["toolchain", "torch", "runtime"]
 
