@@ -13,7 +13,9 @@ from envforge.cli.options import json_option, quiet_option, request_options, to_
 @click.command("build")
 @request_options
 @click.option("--dry-run", is_flag=True, help="Decide and render only: no network, no engine.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Where the context goes.")
+@click.option(
+    "-o", "--output", "context", type=click.Path(path_type=Path), help="Where the context goes."
+)
 @click.option(
     "--until",
     type=click.Choice(["toolchain", "torch", "runtime"]),
@@ -35,7 +37,9 @@ from envforge.cli.options import json_option, quiet_option, request_options, to_
     default=True,
     help="Build the torchvision of the release, too.  [default: where its sources are known]",
 )
-@click.option("--wheel", type=click.Path(path_type=Path), help="Put the built wheel there.")
+@click.option(
+    "--wheel", "wheels", type=click.Path(path_type=Path), help="Put the built wheel there."
+)
 @click.option(
     "--jobs",
     type=click.IntRange(min=1),
@@ -47,23 +51,8 @@ from envforge.cli.options import json_option, quiet_option, request_options, to_
 )
 @json_option
 @quiet_option
-def command(  # noqa: PLR0913 -- one parameter a flag
-    *,
-    dry_run: bool,
-    output: Path | None,
-    until: Any,
-    lock: Path,
-    archive: str | None,
-    profile: str | None,
-    source: Path | None,
-    cudnn: str | None,
-    torchvision: bool,
-    wheel: Path | None,
-    jobs: int | None,
-    install_engine: bool,
-    as_json: bool,
-    quiet: bool,
-    **flags: Any,
+def command(
+    *, dry_run: bool, install_engine: bool, as_json: bool, quiet: bool, **flags: Any
 ) -> None:
     """Build the PyTorch that runs on a card: an image, verified from the inside, and a lock."""
     from envforge.build import BuildRequest, build, prepare  # noqa: PLC0415
@@ -85,19 +74,8 @@ def command(  # noqa: PLR0913 -- one parameter a flag
     database = load()
     if request.route != "cpu":
         request = request._replace(card=sole_card(database, flags["gpu"]))
-    wanted = BuildRequest(
-        request,
-        until=until,
-        lock=lock,
-        context=output,
-        archive=archive,
-        profile=profile,
-        source=source,
-        wheels=wheel,
-        cudnn=cudnn,
-        torchvision=torchvision,
-        jobs=jobs,
-    )
+    # Every other flag is called as the field it fills.
+    wanted = BuildRequest(request, **{name: flags[name] for name in BuildRequest._fields[1:]})
     prepared = prepare(database, wanted)
     if dry_run:
         write_context(prepared.context, prepared.folder)
@@ -110,7 +88,8 @@ def command(  # noqa: PLR0913 -- one parameter a flag
             install(on_event)
         outcome = build(prepared, wanted, on_event)
     click.echo(
-        to_json(outcome.lock) if as_json else outcome_text(outcome, str(lock)), nl=not as_json
+        to_json(outcome.lock) if as_json else outcome_text(outcome, str(wanted.lock)),
+        nl=not as_json,
     )
 
 
