@@ -72,7 +72,16 @@ class Home:
 
 
 @pytest.fixture
-def home(lock, tmp_path):
+def no_leftovers(engine):
+    """What is killed here cannot clean up behind itself: its containers are removed for it."""
+    before = set(engine.leftovers())
+    yield
+    for leftover in set(engine.leftovers()) - before:
+        engine.remove_leftover(leftover)
+
+
+@pytest.fixture
+def home(lock, tmp_path, no_leftovers):
     return Home(lock, tmp_path)
 
 
