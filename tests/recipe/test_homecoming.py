@@ -73,11 +73,15 @@ class Home:
 
 @pytest.fixture
 def no_leftovers(engine):
-    """What is killed here cannot clean up behind itself: its containers are removed for it."""
-    before = set(engine.leftovers())
+    """What is killed here cannot clean up behind itself: its containers are removed for it.
+
+    Those that run are left: somebody else may train on this engine meanwhile.
+    """
+    before = {leftover.id for leftover in engine.leftovers()}
     yield
-    for leftover in set(engine.leftovers()) - before:
-        engine.remove_leftover(leftover)
+    for leftover in engine.leftovers():
+        if leftover.id not in before and leftover.status != "running":
+            engine.remove_leftover(leftover)
 
 
 @pytest.fixture
