@@ -11,7 +11,6 @@ from envforge.capability.lookup import (
     Card,
     conda_risks,
     covers_cudnn,
-    cudnn_for,
     driver_floor,
     find_card,
     find_device,
@@ -220,28 +219,6 @@ def test_a_device_without_a_known_size_has_none():
 
 
 # Support matrices of cuDNN 7.6.0, 8.0.3, 8.4.0, 8.5.0 and 9.10.2 (docs.nvidia.com).
-@pytest.mark.parametrize(
-    ("capability", "cuda", "accepted", "version"),
-    [
-        ("3.0", "10.1.243", None, "8.0.5.39"),
-        ("3.0", "10.1.243", ">=7.0.0,<8", "7.6.5.32"),
-        ("3.0", "10.2.89", None, "8.4.0.27"),
-        ("3.0", "11.0.3", None, None),
-        ("3.5", "11.8.0", None, "8.7.0.84"),
-        ("3.7", "11.2.2", None, "8.7.0.84"),
-        ("5.0", "11.8.0", None, "9.10.2.21"),
-        ("6.1", "12.9.1", None, "9.10.2.21"),
-        ("6.1", "13.0.0", None, None),
-        ("2.1", "8.0.61", None, None),
-    ],
-)
-def test_the_newest_cudnn_for_a_card_is_found(capability, cuda, accepted, version):
-    build = cudnn_for(DATABASE, card(capability), cuda, accepted)
-    assert (build.version if build else None) == version
-    if build:
-        assert build.archive.url.startswith("https://developer.download.nvidia.com/")
-
-
 def test_a_cudnn_that_no_source_speaks_of_is_not_known():
     assert covers_cudnn(DATABASE, "4.0", "7.5.18", card("3.5")) is None
     assert covers_cudnn(DATABASE, "8.7.0.84", "11.8", card("3.5")) is True

@@ -28,7 +28,7 @@ from envforge.values import ComputeCapability, DeviceCode, Support, best_support
 
 if TYPE_CHECKING:  # decoded on demand: see Database
     from envforge.capability.memory import CardMemory
-    from envforge.capability.vendor import CudnnBuild, Library
+    from envforge.capability.vendor import Library
 
 # Compiled at first use: one call needs one or two of them, and check must feel instant.
 _PCI_ID = r"(?:10de:)?([0-9a-f]{4})"
@@ -345,23 +345,6 @@ def _sizes(row: CardMemory, device: Device) -> Iterator[int]:
         variants = [variant for variant in variants if "(" not in variant.model] or variants
     for variant in variants:
         yield from variant.memory_mib
-
-
-def cudnn_for(
-    database: Database, card: ComputeCapability, cuda: str, versions: str | None = None
-) -> CudnnBuild | None:
-    """Return the newest archive of cuDNN for ``cuda`` that computes on ``card``; None if none does.
-
-    ``versions`` is the range a release of torch accepts (``SourceBuild.cudnn``).
-    """
-    for build in database.cudnn.builds:
-        if not in_range(cuda, build.cuda):
-            continue
-        if versions is not None and not in_range(build.version, versions):
-            continue
-        if covers_cudnn(database, build.version, cuda, card):
-            return build
-    return None
 
 
 def covers_cudnn(
