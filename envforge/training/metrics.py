@@ -67,6 +67,7 @@ class LogReader:
     checks: dict[str, Check] = field(default_factory=dict)
     checkpoint: str | None = None
     resumed_at: int | None = None
+    """Where it went on; of a log that counts epochs 0 for a fresh start, too."""
     stopped: bool = False
     success: bool = False
     bad_value: str = ""
@@ -114,7 +115,7 @@ class LogReader:
             return False
         epoch = _integer(groups.get("epoch"))
         if epoch is not None:  # its steps are items, counted anew in each epoch
-            step += (epoch - 1) * (self._epoch_items or 0)
+            step += self._enter(epoch)
         total, seconds = _integer(groups.get("total")), _number(groups.get("seconds"))
         self.step = step
         self.total = self.total if total is None else total
@@ -125,6 +126,13 @@ class LogReader:
         if not self.bad_value:
             self.good_step = step
         return True
+
+    def _enter(self, epoch: int) -> int:
+        """Count the steps before an epoch; the first one an attempt is in is where it went on."""
+        before = (epoch - 1) * (self._epoch_items or 0)
+        if self.resumed_at is None and self.step is None:
+            self.resumed_at = before
+        return before
 
     def _step_of(self, groups: dict[str, str | None]) -> int | None:
         """Read the step; a line of progress that has no number is one step more."""
@@ -195,7 +203,7 @@ class LogReader:
     def _read_epoch_end(self, groups: dict[str, str | None]) -> None:
         epoch, epochs = _integer(groups["epoch"]), _integer(groups.get("epochs"))
         if epoch is not None and self._epoch_items:
-            self.step = epoch * self._epoch_items
+            self.step = self._enter(epoch) + self._epoch_items
         if epochs is not None and self._epoch_items:
             self.total = epochs * self._epoch_items
 

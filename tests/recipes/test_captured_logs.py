@@ -35,11 +35,13 @@ def test_a_real_training_is_followed_over_its_epochs(variant, l1):
     killed, resumed = starts(variant)
     reader, kinds = read("pix2pix-train", variant, killed)
     assert (reader.step, reader.total, reader.success) == (12, 24, False)
+    assert reader.resumed_at == 0
     assert reader.checkpoint == "checkpoints/run/1_net_G.pth"
     assert kinds.count("progress") == 6
 
     reader, kinds = read("pix2pix-train", variant, resumed)
     assert (reader.step, reader.total, reader.success) == (24, 24, True)
+    assert reader.resumed_at == 8, "the first epoch's items are not trained on again"
     assert reader.checkpoint == "checkpoints/run/3_net_G.pth"
     assert set(reader.losses) == LOSSES
     assert not reader.bad_value

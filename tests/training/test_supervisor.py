@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
+import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -12,6 +14,7 @@ import pytest
 from envforge.errors import EngineUnavailable, RunFailed
 from envforge.training import (
     Journal,
+    LogPatterns,
     RunRecord,
     StopRequests,
     Surroundings,
@@ -146,6 +149,30 @@ def test_an_old_result_file_makes_no_success(toy_job, events):
         "ended with exit code 0",
         "toy.json was left by an earlier attempt",
     )
+
+
+EPOCHS = LogPatterns(
+    progress=re.compile(r"epoch: (?P<epoch>\d+), iters: (?P<step>\d+)"),
+    epoch_size=re.compile(r"images = (?P<items>\d+)"),
+    epoch_end=re.compile(r"End of epoch (?P<epoch>\d+) / (?P<epochs>\d+)"),
+    resumed=re.compile(r"loading the model"),
+)
+
+
+@pytest.mark.parametrize(
+    ("lines", "first"),
+    [
+        (["images = 400", "loading the model", "epoch: 3, iters: 100"], 800),
+        (["images = 400", "loading the model", "End of epoch 3 / 4"], 800),
+        (["images = 400", "epoch: 1, iters: 100", "epoch: 2, iters: 100"], 0),
+        (["images = 400", "loading the model"], None),
+    ],
+)
+def test_a_training_in_epochs_is_on_record_with_where_it_went_on(toy_job, events, lines, first):
+    """Pix2Pix does not say at which step it goes on: its first epoch does."""
+    argv = (sys.executable, "-c", "import sys; print(sys.argv[1])", "\n".join(lines))
+    record = train(toy_job(argv=argv, patterns=EPOCHS), events)
+    assert record.last.first_iteration == first
 
 
 def after(step, action):
