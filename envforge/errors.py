@@ -16,6 +16,7 @@
     ├── BuildFailed               7   build-failed       step, log tail, log file
     │   └── VerificationFailed    7   verification-failed
     ├── HostMismatch              8   host-mismatch
+    ├── LockDrift                 8   lock-drift         what is not as the lock says, and how
     ├── RunFailed                 9   run-failed
     ├── Stopped                  75   stopped            resumable
     └── Interrupted             130   interrupted
@@ -170,6 +171,13 @@ class HostMismatch(EnvforgeError):
     """This machine's card or driver does not fit the lock."""
 
     code = "host-mismatch"
+    exit_code = 8
+
+
+class LockDrift(EnvforgeError):
+    """What would be built, or was, is not what the lock says. The lock is left as it is."""
+
+    code = "lock-drift"
     exit_code = 8
 
 

@@ -303,7 +303,9 @@ def lock_of(route="wheel", stage="runtime", codes=("sm_35",)):
         base=BaseLock(
             image="b", image_id="sha256:bb", releases=(), packages_sha256="0", rootfs_sha256="0"
         ),
+        files={},
         inputs={},
+        packages=(),
         patches=(),
         database="0",
         verified=(),

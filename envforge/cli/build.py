@@ -23,6 +23,11 @@ from envforge.cli.options import json_option, quiet_option, request_options, to_
     show_default=True,
     help="Stop after that stage.",
 )
+@click.option(
+    "--locked",
+    is_flag=True,
+    help="Build what the lock says or fail; with no other wish, the lock decides.",
+)
 @click.option("--lock", type=click.Path(path_type=Path), default=Path("envforge.lock"))
 @click.option("--archive", metavar="URL", help="Address of the distribution's archive.")
 @click.option("--profile", metavar="NAME", help="Feature profile of a build from source.")
@@ -70,12 +75,15 @@ def command(
     from envforge.report.progress import progress  # noqa: PLC0415
 
     _end_on_sigterm()
-    request = to_request(flags)
     database = load()
-    if request.route != "cpu":
-        request = request._replace(card=sole_card(database, flags["gpu"]))
     # Every other flag is called as the field it fills.
-    wanted = BuildRequest(request, **{name: flags[name] for name in BuildRequest._fields[1:]})
+    others = {name: flags[name] for name in BuildRequest._fields[1:]}
+    wanted = BuildRequest(None, **others)
+    if not (flags["locked"] and _nothing_is_wished()):
+        request = to_request(flags)
+        if request.route != "cpu":
+            request = request._replace(card=sole_card(database, flags["gpu"]))
+        wanted = wanted._replace(request=request)
     prepared = prepare(database, wanted)
     if dry_run:
         write_context(prepared.context, prepared.folder)
@@ -91,6 +99,19 @@ def command(
         to_json(outcome.lock) if as_json else outcome_text(outcome, str(wanted.lock)),
         nl=not as_json,
     )
+
+
+_DECIDED_BY_A_LOCK = (
+    *("gpu", "cpu", "torch", "cuda", "python", "gcc", "platform", "route", "ptx"),
+    *("until", "profile", "cudnn", "torchvision"),
+)
+
+
+def _nothing_is_wished() -> bool:
+    """Whether no flag was given that a lock decides, too."""
+    context = click.get_current_context()
+    default = click.core.ParameterSource.DEFAULT
+    return all(context.get_parameter_source(name) is default for name in _DECIDED_BY_A_LOCK)
 
 
 def _end_on_sigterm() -> None:

@@ -21,6 +21,8 @@ from envforge.patching.series import Patch, edits_json, load_series, select
 from envforge.sources.fetch import WheelInput
 
 _WORD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./:@+~-]*\Z|/[A-Za-z0-9_./+-]*\Z")
+_FOR_PEOPLE = "plan.json"
+"""Its sources and words may be improved without making another plan of it."""
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f]")
 _TOOLS = (
     "ca-certificates",
@@ -65,8 +67,7 @@ def render(plan: Plan) -> BuildContext:
         files, inputs, patches = _wheel_files(plan)
     files["inputs.json"] = documents.to_json(inputs).encode()
     digest = _digest(files, plan.until)
-    # For people: its sources and words may be improved without making another plan of it.
-    files["plan.json"] = documents.to_json(plan.resolution).encode()
+    files[_FOR_PEOPLE] = documents.to_json(plan.resolution).encode()
     return BuildContext(files, inputs, digest, plan.until, patches)
 
 
@@ -344,6 +345,15 @@ def write_context(context: BuildContext, folder: Path) -> None:
     for name, data in context.files.items():
         documents.write_atomically(folder / name, data)
     (folder / "inputs" / "wheels").mkdir(parents=True, exist_ok=True)
+
+
+def file_hashes(context: BuildContext) -> dict[str, str]:
+    """Name each rendered file that the digest covers, with its sha256."""
+    return {
+        name: hashlib.sha256(data).hexdigest()
+        for name, data in sorted(context.files.items())
+        if name != _FOR_PEOPLE
+    }
 
 
 def context_json(context: BuildContext) -> dict[str, Any]:

@@ -44,7 +44,15 @@ Check = Callable[[_Subject], str]
 """Returns what was seen; VerificationFailed when it is not what the plan says."""
 
 
-def verify(engine: Engine, image: str, plan: Plan, on_event: OnEvent) -> tuple[CheckLock, ...]:
+class Verified(NamedTuple):
+    """An image that passed every check of its plan."""
+
+    checks: tuple[CheckLock, ...]
+    packages: tuple[str, ...]
+    """Of the distribution, as ``name:architecture=version``, sorted."""
+
+
+def verify(engine: Engine, image: str, plan: Plan, on_event: OnEvent) -> Verified:
     """Run every check the plan calls for inside ``image``; VerificationFailed at the first fault.
 
     The container has no network and is removed, whatever happens.
@@ -62,7 +70,14 @@ def verify(engine: Engine, image: str, plan: Plan, on_event: OnEvent) -> tuple[C
         subject = _Subject(plan, engine.image(image), container, _testinfra(container), {})
         if plan.until == "runtime":
             subject = subject._replace(probe=_probe(subject))
-        return tuple(_checked(name, check, subject, on_event) for name, check in checks.items())
+        seen = tuple(_checked(name, check, subject, on_event) for name, check in checks.items())
+        return Verified(seen, _installed(subject))
+
+
+def _installed(subject: _Subject) -> tuple[str, ...]:
+    row = r"${db:Status-Abbrev}${Package}:${Architecture}=${Version}\n"
+    lines = _ask(subject, "dpkg-query", "--show", "--showformat", row).stdout.splitlines()
+    return tuple(sorted(line[3:] for line in lines if line.startswith("ii")))
 
 
 def _checks(plan: Plan) -> dict[str, Check]:

@@ -5,7 +5,8 @@
 SITE may be several folders, ``A:B``. Every shared library below SITE is asked what it is linked
 with. What a package of the distribution owns is named in RUNTIME/packages.txt, after the PACKAGEs
 given; what none owns (a toolkit that came as a runfile) is copied into RUNTIME/libraries. The
-driver's own library is left out: it comes from the host. Ends with 1 and names the library when
+driver's own library is left out: it comes from the host. Every package that is here, the compilers
+too, is listed with its version in RUNTIME/built_with.txt. Ends with 1 and names the library when
 something else is missing.
 """
 
@@ -52,6 +53,14 @@ def owner(path):
     return None
 
 
+def installed():
+    """Return ``name:architecture=version`` of every package that is here, sorted."""
+    row = "${db:Status-Abbrev}${Package}:${Architecture}=${Version}\\n"
+    answer = subprocess.check_output(["dpkg-query", "--show", "--showformat", row])
+    lines = answer.decode().splitlines()
+    return sorted(line[3:] for line in lines if line.startswith("ii"))
+
+
 def with_its_parts(path):
     """Yield a library and those of its folder that it opens itself: ``libcudnn_ops_infer.so.8``."""
     folder, name = os.path.split(path)
@@ -96,8 +105,9 @@ def main(arguments):
         for part in with_its_parts(path):
             shutil.copy2(part, os.path.join(libraries, os.path.basename(part)))
     wanted = sorted(packages.union(arguments[2:]))
-    with open(os.path.join(runtime, "packages.txt"), "w") as stream:
-        stream.write("".join(name + "\n" for name in wanted))
+    for name, lines in (("packages.txt", wanted), ("built_with.txt", installed())):
+        with open(os.path.join(runtime, name), "w") as stream:
+            stream.write("".join(line + "\n" for line in lines))
     sys.stdout.write("runtime packages: {}\n".format(" ".join(wanted)))
     return 0
 

@@ -1,0 +1,130 @@
+"""The stages of one build in an engine: built, taken out, named."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from envforge import documents
+from envforge.build.prepare import Prepared
+from envforge.errors import BuildFailed, PatchError
+from envforge.events import OnEvent
+from envforge.image.engine import Build, Capacity, Engine
+from envforge.image.inputs import link
+from envforge.image.lock import CheckLock
+from envforge.patching.edit import DOES_NOT_FIT
+from envforge.sources.store import hash_file
+
+_COMPILER_MIB = 3 * 1024
+"""What one compiler may take at its worst; see docs/verification for what they took."""
+_BUILT_WITH = "built_with.txt"
+"""Written by templates/source/runtime_files.py."""
+
+
+class Work(NamedTuple):
+    """A build under way."""
+
+    engine: Engine
+    prepared: Prepared
+    jobs: int
+    """Compilers at once."""
+    log: Path
+    on_event: OnEvent
+
+
+class Compiled(NamedTuple):
+    """What a build from source left beside its image."""
+
+    wheels: dict[str, str]
+    """File name -> sha256."""
+    built_with: tuple[str, ...]
+    """The packages of the stage that compiled, as ``name:architecture=version``."""
+
+
+def jobs_for(capacity: Capacity) -> int:
+    """How many compilers run at once: the compiler that meets the memory's end fails the build."""
+    return max(1, min(capacity.cores, capacity.memory_mib // _COMPILER_MIB))
+
+
+def build_image(work: Work) -> str:
+    """Build the plan's image under the name of the unverified; return its id.
+
+    Raises PatchError, BuildFailed or EngineUnavailable.
+    """
+    with _naming_patches():
+        return _build(work, work.prepared.plan.until, work.prepared.unverified)
+
+
+def _build(work: Work, stage: str, tag: str) -> str:
+    prepared = work.prepared
+    wanted = Build(
+        context=prepared.folder,
+        tag=tag,
+        target=stage,
+        build_args={"MAX_JOBS": str(work.jobs)} if prepared.compiles else {},
+        labels={"envforge.plan": prepared.context.digest},
+    )
+    return work.engine.build(wanted, log=work.log, on_event=work.on_event)
+
+
+@contextlib.contextmanager
+def _naming_patches() -> Iterator[None]:
+    """A patch that does not fit is no failed build: the tree is another than the series is for."""
+    try:
+        yield
+    except BuildFailed as error:
+        said = [line for line in error.because if line.startswith(DOES_NOT_FIT)]
+        if not said:
+            raise
+        raise PatchError(
+            "a patch does not fit the source tree",
+            because=tuple(line.removeprefix(f"{DOES_NOT_FIT}: ") for line in said),
+            hint=error.hint,
+        ) from error
+
+
+def take_compiled(work: Work) -> Compiled:
+    """Copy what was compiled out of the engine, into the context's folder."""
+    prepared, engine = work.prepared, work.engine
+    if not prepared.compiles:
+        return Compiled({}, ())
+    tag = f"{prepared.image}-wheel"
+    _build(work, "wheel", tag)
+    wheels: dict[str, str] = {}
+    built_with: tuple[str, ...] = ()
+    for inside, path in engine.export(tag, _is_left_beside, prepared.folder):
+        name = PurePosixPath(inside).name
+        if name == _BUILT_WITH:
+            built_with = tuple(path.read_text(encoding="utf-8").splitlines())
+        else:
+            wheels[name] = hash_file(path)
+            link(path, prepared.wheels / name)
+        path.unlink()
+    engine.remove(tag)
+    return Compiled(wheels, built_with)
+
+
+def _is_left_beside(name: str) -> bool:
+    return name.endswith(".whl") or PurePosixPath(name).name == _BUILT_WITH
+
+
+def name_image(work: Work, verified: tuple[CheckLock, ...]) -> str:
+    """Give the verified image its name, with what it is and what was seen as labels."""
+    prepared, resolution = work.prepared, work.prepared.plan.resolution
+    labels = {
+        "org.opencontainers.image.title": f"torch {resolution.torch} for {prepared.card_code}",
+        "org.opencontainers.image.version": resolution.torch,
+        "envforge.plan": prepared.context.digest,
+        "envforge.resolution": documents.to_json(resolution),
+        "envforge.verified": documents.to_json(verified),
+    }
+    with tempfile.TemporaryDirectory(prefix="envforge-") as folder:
+        dockerfile = Path(folder) / "Dockerfile"
+        dockerfile.write_text(f"FROM {prepared.unverified}\n", encoding="utf-8")
+        named = Build(Path(folder), prepared.image, labels=labels)
+        image_id = work.engine.build(named, log=work.log, on_event=work.on_event)
+    work.engine.remove(prepared.unverified)
+    return image_id
