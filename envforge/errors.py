@@ -14,6 +14,8 @@
     ├── PatchError                5   patch-does-not-fit
     ├── EngineUnavailable         6   engine-unavailable
     ├── BuildFailed               7   build-failed       step, log tail, log file
+    │   ├── DiskFull              7   disk-full          the engine's, or this machine's
+    │   ├── OutOfMemory           7   out-of-memory      one compiler alone was too much
     │   └── VerificationFailed    7   verification-failed
     ├── HostMismatch              8   host-mismatch
     ├── LockDrift                 8   lock-drift         what is not as the lock says, and how
@@ -159,6 +161,18 @@ class BuildFailed(EnvforgeError):
 
     code = "build-failed"
     exit_code = 7
+
+
+class DiskFull(BuildFailed):
+    """A disk has no room left: the engine's, or the one with envforge's cache."""
+
+    code = "disk-full"
+
+
+class OutOfMemory(BuildFailed):
+    """A process of a build was killed because the memory ended."""
+
+    code = "out-of-memory"
 
 
 class VerificationFailed(BuildFailed):

@@ -9,7 +9,7 @@ import sys
 
 import click
 
-from envforge.errors import EnvforgeError, Interrupted, UsageError
+from envforge.errors import DiskFull, EnvforgeError, Interrupted, UsageError
 
 _COMMANDS = {
     "check": "What is this card, what runs on it, and why not the rest?",
@@ -78,6 +78,12 @@ def _converted(error: BaseException) -> EnvforgeError:
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
         # any path of any option: no door could convert it without asking at each of its uses
         return UsageError("a name is longer than file systems take", because=(str(error)[:200],))
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return DiskFull(
+            "no room is left on this machine's disk",
+            because=(str(error),),
+            hint="make room, or choose other places: XDG_CACHE_HOME, TMPDIR",
+        )
     return _bug(error)
 
 

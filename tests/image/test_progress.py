@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from image_parts import Heard
 
+from envforge.errors import BuildFailed, DiskFull, OutOfMemory
 from envforge.image.engine.progress import Progress
 
 BUILT_IN = """\
@@ -112,3 +113,65 @@ def test_the_commands_of_ninja_are_counted_and_padded_steps_are_read() -> None:
     assert (counted.kind, counted.done, counted.total) == ("count", 271, 1667)
     assert counted.text == "Building CXX object c10.dir/Device.cpp.o"
     assert done.text == "[torch 8/10] RUN setup.py bdist_wheel"
+
+
+NINJA_KILLED = """\
+#8 [torch 7/9] RUN python3 setup.py bdist_wheel
+#8 4.100 [1/3] Building CXX object Lerp.cpp.o
+#8 4.200 FAILED: Add.cpp.o
+#8 4.300 g++-11: fatal error: Killed signal terminated program cc1plus
+#8 4.400 compilation terminated.
+{more}
+#8 ERROR: executor failed running [/bin/sh -c python3 setup.py bdist_wheel]: exit code: 1
+"""
+
+
+@pytest.mark.parametrize("more", [0, 40])
+def test_a_killed_compiler_is_the_end_of_the_memory_however_much_is_said_after_it(
+    more: int,
+) -> None:
+    said = "\n".join(f"#8 5.{line:03} Traceback line {line}" for line in range(more))
+    progress, _ = read(NINJA_KILLED.format(more=said))
+    cause, story = progress.cause_of(progress.failed)
+    assert cause is OutOfMemory
+    assert "g++-11: fatal error: Killed signal terminated program cc1plus" in story
+    assert len(story) <= 16
+
+
+@pytest.mark.parametrize(
+    ("line", "cause"),
+    [
+        ("nvcc error   : 'cicc' died due to signal 9 (Kill signal)", OutOfMemory),
+        ("collect2: fatal error: ld terminated with signal 9 [Killed]", OutOfMemory),
+        ("cc1plus: out of memory allocating 65536 bytes after a total of 1 bytes", OutOfMemory),
+        ("Killed", OutOfMemory),
+        ("OSError: [Errno 28] No space left on device: '/site/torch'", DiskFull),
+        ("E: You don't have enough free space in /var/cache/apt/archives/.", DiskFull),
+        ("error: 'Killed' was not declared in this scope", None),
+    ],
+)
+def test_what_a_step_met_the_end_of_is_read_from_its_words(
+    line: str, cause: type[BuildFailed] | None
+) -> None:
+    ended = "#8 ERROR: executor failed running [/bin/sh -c make]: exit code: 1"
+    progress, _ = read(f"#8 [torch 7/9] RUN make\n#8 4.1 {line}\n{ended}\n")
+    assert progress.cause_of(progress.failed)[0] is cause
+
+
+def test_what_other_steps_said_is_no_cause() -> None:
+    progress, _ = read(
+        "#7 [a 1/1] RUN df\n#7 1.0 No space left on device\n#8 [b 1/1] RUN make\n#8 1.1 no\n"
+        "#8 ERROR: executor failed running [/bin/sh -c make]: exit code: 2\n"
+    )
+    assert progress.cause_of(progress.failed) == (
+        None,
+        ("no", "executor failed running [/bin/sh -c make]: exit code: 2"),
+    )
+
+
+def test_an_engine_without_room_before_any_step_is_a_full_disk() -> None:
+    progress, _ = read(
+        "#3 [internal] load .dockerignore\n"
+        "#3 ERROR: failed to create temp dir: mkdir /var/lib/docker: no space left on device\n"
+    )
+    assert progress.cause_of(progress.failed)[0] is DiskFull

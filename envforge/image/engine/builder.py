@@ -7,6 +7,7 @@ newer client without it first on PATH. Hence every client is asked.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
@@ -17,6 +18,7 @@ from typing import IO, NamedTuple
 
 from envforge.errors import BuildFailed, EngineUnavailable
 from envforge.events import OnEvent
+from envforge.image.engine.causes import failure
 from envforge.image.engine.endpoint import Endpoint, client_version, docker_clients
 from envforge.image.engine.progress import Progress
 from envforge.sources.child import lines_of, spawn
@@ -147,13 +149,14 @@ def run_build(
 
 def _follow(argv: list[str], endpoint: Endpoint, progress: Progress, record: IO[str]) -> int:
     record.write(f"$ {' '.join(argv)}\n")
-    try:
-        with spawn(argv, env=client_environment(endpoint)) as process:
-            for line in lines_of(process):
-                record.write(line + "\n")
-                progress.read(line)
-    except OSError as error:
-        raise EngineUnavailable(f"cannot start {argv[0]}", because=(str(error),)) from error
+    with contextlib.ExitStack() as stack:
+        try:
+            process = stack.enter_context(spawn(argv, env=client_environment(endpoint)))
+        except OSError as error:
+            raise EngineUnavailable(f"cannot start {argv[0]}", because=(str(error),)) from error
+        for line in lines_of(process):
+            record.write(line + "\n")
+            progress.read(line)
     return process.returncode
 
 
@@ -197,8 +200,6 @@ def _engine_gone(progress: Progress, log: Path) -> BuildFailed:
 
 def _failure(progress: Progress, code: int, log: Path) -> BuildFailed:
     step = progress.failed or progress.current
-    return BuildFailed(
-        f"the build failed in {step}" if step else f"the build failed (exit {code})",
-        because=progress.tail_of(step),
-        hint=f"the whole log: {log}",
-    )
+    cause, because = progress.cause_of(step)
+    where = f"in {step}" if step else f"(exit {code})"
+    return failure(cause, where, because, str(log))

@@ -11,7 +11,9 @@ import re
 import textwrap
 from typing import NamedTuple
 
+from envforge.errors import BuildFailed
 from envforge.events import Event, OnEvent
+from envforge.image.engine.causes import cause_in
 
 _LINE = re.compile(r"#(\d+) (.*)\Z")
 _HEADER = re.compile(r"\[(?:(?P<stage>[^\]\s]+) +)?(?P<at>\d+)/(?P<of>\d+)\] (?P<instruction>.*)\Z")
@@ -48,6 +50,7 @@ class Progress:
         self._over = False
         self._steps: dict[int, Step] = {}
         self._tails: dict[int, collections.deque[str]] = {}
+        self._causes: dict[int, tuple[type[BuildFailed], str]] = {}
         self._end: collections.deque[str] = collections.deque(maxlen=_END_LINES)
 
     def read(self, line: str) -> None:
@@ -76,6 +79,15 @@ class Progress:
         closing = tuple(unnumbered[-1:]) if not tail or self.failed is None else ()
         return tail + closing or self.end()[-_TAIL_LINES:]
 
+    def cause_of(self, step: Step | None) -> tuple[type[BuildFailed] | None, tuple[str, ...]]:
+        """Return what a failed step met the end of, None where nothing says it, and its story."""
+        tail = self.tail_of(step)
+        told = self._causes.get(step.vertex) if step else None
+        if told is None:
+            return next(filter(None, map(cause_in, tail)), None), tail
+        cause, line = told
+        return cause, tail if line in tail else (line, *tail)
+
     def _open(self, vertex: int, text: str) -> None:
         header = _HEADER.match(text)
         if header:
@@ -98,16 +110,22 @@ class Progress:
         if closed:
             self._close(step, closed[1], closed[2])
         elif output:
-            self._tails[step.vertex].append(output[1])
+            self._keep(step, output[1])
             self._on_event(_said(output[1]))
         elif step.number:
             # Progress of BuildKit itself (a COPY's bytes): shown, not part of a failure's story.
             self._on_event(Event("log", text))
 
+    def _keep(self, step: Step, line: str) -> None:
+        self._tails[step.vertex].append(line)
+        cause = cause_in(line)
+        if cause is not None:
+            self._causes.setdefault(step.vertex, (cause, line))
+
     def _close(self, step: Step, word: str, rest: str) -> None:
         if word == "ERROR":
             self.failed = step
-            self._tails[step.vertex].append(rest)
+            self._keep(step, rest)
         elif step.number:
             note = " (cached)" if word == "CACHED" else ""
             self._on_event(Event("done", f"[{step.number}] {step.instruction}{note}"))
