@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 
 import jsonschema
+import msgspec
 import pytest
 
 from envforge import cli
+from envforge.image.lock import Lock
 from envforge.recipes.schema import recipe_schema
 
 SCHEMAS = Path(__file__).parent.parent / "docs/schemas"
@@ -80,3 +82,15 @@ def test_the_published_form_of_a_recipe_is_the_one_that_is_read():
     assert schema == recipe_schema(), (
         "python -m envforge.recipes.schema > docs/schemas/recipe-1.json"
     )
+
+
+def test_the_published_form_of_a_lock_is_the_one_that_is_read():
+    published = json.loads((SCHEMAS / "lock-1.json").read_text())
+    read = json.loads(json.dumps(msgspec.json.schema(Lock)))
+    assert {key: published[key] for key in read} == read
+
+
+def test_a_matrix_answers_in_its_published_form(capsys, tmp_path):
+    fleet = tmp_path / "fleet.yaml"
+    fleet.write_text('builds: {a: {gpu: k40, torch: "1.0.1"}, b: {gpu: sm_21, torch: "1.0.1"}}')
+    check("matrix", answer(capsys, "build", "--matrix", str(fleet), "--dry-run", "--quiet"))

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from envforge.cli.options import json_option, quiet_option, request_options, to_request
+from envforge.errors import UsageError
+
+if TYPE_CHECKING:
+    from envforge.build import BuildRequest
+    from envforge.capability.database import Database
+    from envforge.events import OnEvent
 
 
 @click.command("build")
@@ -52,19 +58,25 @@ from envforge.cli.options import json_option, quiet_option, request_options, to_
     help="Compilers at once.  [default: what cores and memory allow]",
 )
 @click.option(
+    "--matrix",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Several builds in one go, from a file.",
+)
+@click.option(
     "--install-engine", is_flag=True, help="Install and start Docker and mmdebstrap first (apt)."
 )
 @json_option
 @quiet_option
-def command(
-    *, dry_run: bool, install_engine: bool, as_json: bool, quiet: bool, **flags: Any
-) -> None:
+def command(*, matrix: Path | None, **flags: Any) -> int:
     """Build the PyTorch that runs on a card: an image, verified from the inside, and a lock."""
-    from envforge.build import BuildRequest, build, prepare  # noqa: PLC0415
+    _end_on_sigterm()
+    return _build(flags) if matrix is None else _build_all(matrix, flags)
+
+
+def _build(flags: dict[str, Any]) -> int:
+    from envforge.build import build, prepare  # noqa: PLC0415
     from envforge.capability.load import load  # noqa: PLC0415
-    from envforge.check import sole_card  # noqa: PLC0415
     from envforge.documents import to_json  # noqa: PLC0415
-    from envforge.image.install import install_engine as install  # noqa: PLC0415
     from envforge.image.render import write_context  # noqa: PLC0415
     from envforge.report.build import (  # noqa: PLC0415
         dry_run_json,
@@ -74,31 +86,77 @@ def command(
     )
     from envforge.report.progress import progress  # noqa: PLC0415
 
-    _end_on_sigterm()
-    database = load()
-    # Every other flag is called as the field it fills.
-    others = {name: flags[name] for name in BuildRequest._fields[1:]}
-    wanted = BuildRequest(None, **others)
-    if not (flags["locked"] and _nothing_is_wished()):
-        request = to_request(flags)
-        if request.route != "cpu":
-            request = request._replace(card=sole_card(database, flags["gpu"]))
-        wanted = wanted._replace(request=request)
+    database, as_json, quiet = load(), flags["as_json"], flags["quiet"]
+    wanted = _wanted(database, flags)
     prepared = prepare(database, wanted)
-    if dry_run:
+    if flags["dry_run"]:
         write_context(prepared.context, prepared.folder)
         click.echo(dry_run_json(prepared) if as_json else dry_run_text(prepared), nl=not as_json)
-        return
+        return 0
     with progress(quiet=quiet) as on_event:
         if not quiet:
             click.echo(plan_text(prepared), err=True)
-        if install_engine:
-            install(on_event)
+        if flags["install_engine"]:
+            _install(on_event)
         outcome = build(prepared, wanted, on_event)
     click.echo(
         to_json(outcome.lock) if as_json else outcome_text(outcome, str(wanted.lock)),
         nl=not as_json,
     )
+    return 0
+
+
+def _build_all(matrix: Path, flags: dict[str, Any]) -> int:
+    """Build a matrix; end as its first failed build would have."""
+    from envforge.capability.load import load  # noqa: PLC0415
+    from envforge.documents import to_json  # noqa: PLC0415
+    from envforge.matrix import build_matrix  # noqa: PLC0415
+    from envforge.report.matrix import matrix_json, matrix_text  # noqa: PLC0415
+    from envforge.report.progress import progress  # noqa: PLC0415
+
+    given = _given(*_DECIDED_BY_A_LOCK, "context", "lock", "source")
+    if given:
+        raise UsageError(
+            f"--matrix and --{given[0]} contradict each other",
+            hint="what one build needs stands in the file, under its name",
+        )
+    with progress(quiet=flags["quiet"]) as on_event:
+        if flags["install_engine"] and not flags["dry_run"]:
+            _install(on_event)
+        dry_run = flags["dry_run"]
+        rows = list(
+            build_matrix(load(), matrix, _common(flags), dry_run=dry_run, on_event=on_event)
+        )
+    click.echo(
+        to_json(matrix_json(rows)) if flags["as_json"] else matrix_text(rows),
+        nl=not flags["as_json"],
+    )
+    return next((row.error.exit_code for row in rows if row.error), 0)
+
+
+def _install(on_event: OnEvent) -> None:
+    from envforge.image.install import install_engine  # noqa: PLC0415
+
+    install_engine(on_event)
+
+
+def _common(flags: dict[str, Any]) -> BuildRequest:
+    """What is wanted, but for the request itself; a flag is called as the field it fills."""
+    from envforge.build import BuildRequest  # noqa: PLC0415
+
+    return BuildRequest(None, **{name: flags[name] for name in BuildRequest._fields[1:]})
+
+
+def _wanted(database: Database, flags: dict[str, Any]) -> BuildRequest:
+    from envforge.check import sole_card  # noqa: PLC0415
+
+    wanted = _common(flags)
+    if wanted.locked and not _given(*_DECIDED_BY_A_LOCK):
+        return wanted
+    request = to_request(flags)
+    if request.route != "cpu":
+        request = request._replace(card=sole_card(database, flags["gpu"]))
+    return wanted._replace(request=request)
 
 
 _DECIDED_BY_A_LOCK = (
@@ -107,11 +165,10 @@ _DECIDED_BY_A_LOCK = (
 )
 
 
-def _nothing_is_wished() -> bool:
-    """Whether no flag was given that a lock decides, too."""
-    context = click.get_current_context()
-    default = click.core.ParameterSource.DEFAULT
-    return all(context.get_parameter_source(name) is default for name in _DECIDED_BY_A_LOCK)
+def _given(*names: str) -> list[str]:
+    """Which of these flags the user wrote."""
+    source = click.get_current_context().get_parameter_source
+    return [name for name in names if source(name) is not click.core.ParameterSource.DEFAULT]
 
 
 def _end_on_sigterm() -> None:

@@ -1,0 +1,82 @@
+"""``envforge build --matrix``: several builds in one go; the real ones are in tests/image."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from envforge import cli
+
+FLEET = """\
+builds:
+  shelf: {gpu: gtx780, torch: "1.0.1"}
+  k40: {gpu: Tesla K40, torch: "1.13.1", route: source, ptx: true, until: toolchain}
+  fermi: {gpu: sm_21, torch: "1.0.1"}
+  left: {route: cpu, torch: "1.0.1"}
+"""
+
+
+@pytest.fixture
+def fleet(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    Path("fleet.yaml").write_text(FLEET)
+
+
+def planned(capsys, *arguments: str) -> tuple[int, str, str]:
+    code = cli.main(["build", "--matrix", "fleet.yaml", "--dry-run", *arguments])
+    said = capsys.readouterr()
+    return code, said.out, said.err
+
+
+def test_every_build_has_its_row_and_the_first_that_fails_decides_the_exit(fleet, capsys):
+    code, out, _ = planned(capsys, "--json")
+    rows = json.loads(out)["builds"]
+    assert code == 4
+    assert [(row["name"], row["outcome"], row["lock"]) for row in rows] == [
+        ("shelf", "planned", "fleet.locks/shelf.lock"),
+        ("k40", "planned", "fleet.locks/k40.lock"),
+        ("fermi", "failed", "fleet.locks/fermi.lock"),
+        ("left", "planned", "fleet.locks/left.lock"),
+    ]
+    assert rows[1]["image"].startswith("envforge/toolchain:1.13.1-11.8.0-sm_35_compute_35-")
+    assert rows[2]["error"]["code"] == "unsatisfiable"
+    assert rows[3]["image"].startswith("envforge/torch:1.0.1-cpu-")
+
+
+def test_people_see_a_table_and_why_a_build_failed(fleet, capsys):
+    _, out, err = planned(capsys)
+    lines = out.splitlines()
+    assert [line.split()[:2] for line in lines[:5]] == [
+        ["build", "outcome"],
+        ["shelf", "planned"],
+        ["k40", "planned"],
+        ["fermi", "failed"],
+        ["left", "planned"],
+    ]
+    assert "fermi: error: unsatisfiable: " in out
+    assert "k40, 2 of 4" in err
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("builds: {}", "builds: there is none"),
+        ("builds: {a/b: {gpu: k40}}", "builds: 'a/b' is no name of a file"),
+        ("builds: {a: {card: k40}}", "unknown field `card`"),
+        ("builds: {a: {gpu: k40}, a: {gpu: k40}}", "duplicate key: a"),
+    ],
+)
+def test_a_faulty_matrix_is_refused_by_its_fault(fleet, capsys, text, fault):
+    Path("fleet.yaml").write_text(text)
+    code, _, err = planned(capsys)
+    assert code == 3
+    assert fault in err
+
+
+def test_what_stands_in_the_file_is_no_flag(fleet, capsys):
+    code, _, err = planned(capsys, "--gpu", "k40")
+    assert code == 2
+    assert "--matrix and --gpu contradict each other" in err
