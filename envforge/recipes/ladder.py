@@ -37,7 +37,8 @@ class Explosion(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     times_median: Count
     lines: Count = 3
     after: Count = 20
-    """Lines before there is a median to speak of; it is taken over twice as many."""
+    """Lines before there is a median to speak of; it is taken over twice as many. Where an attempt
+    goes on from a checkpoint, its first lines are compared with the median before it."""
 
 
 class Divergence(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -17,18 +17,20 @@ from envforge.recipes.ladder import Ladder
 from envforge.training.checkpoints import (
     Recovered,
     Saved,
+    Scaling,
     Suspicion,
     find_saved,
     look_into,
-    lower_rates,
+    number_in,
     protect,
     recover,
+    scale,
 )
 from envforge.training.executor import Executor
 from envforge.training.failures import Verdict
 from envforge.training.job import Job
 from envforge.training.journal import Journal
-from envforge.training.ladder import Move, followed, memory_settings, next_move
+from envforge.training.ladder import Move, followed, memory_settings, next_move, owed
 from envforge.training.record import Attempt, Change, Lowering, RunRecord
 from envforge.training.remembered import remember
 from envforge.training.supervisor import Surroundings, supervise
@@ -136,7 +138,9 @@ class _Campaign:
         last = attempts[-1] if attempts else None
         suspicion = None
         if last is not None and last.reason == "diverged":
-            suspicion = Suspicion(last.good_iteration, last.good_at)
+            began = number_in(last.from_checkpoint or "")
+            at = int(began) if began else None
+            suspicion = Suspicion(last.good_iteration, last.good_at, at)
         recovered = recover(job, self._plan.executor, f"attempt-{len(attempts)}", suspicion)
         for fact in recovered.quarantined:
             self._surroundings.on_event(Event("warning", f"set aside {fact}"))
@@ -145,8 +149,14 @@ class _Campaign:
     def _change_checkpoint(self, job: Job, recovered: Recovered, move: Move) -> tuple[float, ...]:
         """Change rates and schedule in the checkpoint, once: a note of how it was comes before."""
         good, journal = recovered.good, self._journal
-        stays = (move.rate_factor, move.stretch) == (1.0, 1.0)
-        if stays or good is None or job.ladder.verify != "torch":
+        if good is None or job.ladder.verify != "torch":
+            return recovered.rates
+        done, counted = _steps_done(job, good), _counts_steps(job)
+        scalings = [
+            *owed(journal.record.attempts, good, in_steps=counted),
+            Scaling(move.rate_factor, done, move.stretch),
+        ]
+        if all((each.factor, each.stretch) == (1.0, 1.0) for each in scalings):
             return recovered.rates
         name = str(good.files[0].relative_to(job.run_dir))
         now = max(path.stat().st_mtime_ns for path in good.files)
@@ -163,8 +173,7 @@ class _Campaign:
             journal.change(lowering=noted)
         if noted.modified_ns != now:
             return recovered.rates  # done before the kill
-        change = (move.rate_factor, _steps_done(job, good), move.stretch)
-        return lower_rates(good, change, job, self._plan.executor)
+        return scale(good, scalings, job, self._plan.executor)
 
     def _supervise(self, job: Job) -> None:
         """Take the attempt to its end; an engine that went away is waited for."""
@@ -216,8 +225,11 @@ class _Campaign:
 
 def _steps_done(job: Job, good: Saved | None) -> int:
     """How many steps lie behind; 0 where a checkpoint counts something else."""
-    counted = job.rule is None or job.rule.unit == "step"
-    return good.step if good is not None and counted else 0
+    return good.step if good is not None and _counts_steps(job) else 0
+
+
+def _counts_steps(job: Job) -> bool:
+    return job.rule is None or job.rule.unit == "step"
 
 
 def _changes(before: Mapping[str, Setting], after: Mapping[str, Setting]) -> tuple[Change, ...]:

@@ -1,15 +1,15 @@
-"""Look into checkpoints, and lower the learning rate in them. Runs where the training runs.
+"""Look into checkpoints, and scale rates and schedule in them. Runs where the training runs.
 
 Started by the recipe's own interpreter, which has the torch that wrote them: Python 2.7 and torch
 0.4 or newer. It imports nothing of envforge, and says one line of JSON a file::
 
     checkpoint_program.py verify FILE...         {"file": ..., "fault": "", "rates": [0.1]}
-    checkpoint_program.py lower FACTOR DONE STRETCH FILE...
+    checkpoint_program.py scale '[[FACTOR, DONE, STRETCH], ...]' FILE...
 
-``fault`` is empty for a file that loads and in which every number is finite. ``lower`` multiplies
+``fault`` is empty for a file that loads and in which every number is finite. ``scale`` multiplies
 the rates in every optimizer's and schedule's state, wherever in the file it lies, and puts the
-milestones of a schedule that come after DONE steps STRETCH times as far away; the file is replaced
-as a whole or not at all, and its answer is that of ``verify``.
+milestones of a schedule that come after DONE steps STRETCH times as far away, for each in turn; the
+file is replaced as a whole or not at all, and its answer is that of ``verify``.
 """
 
 from __future__ import print_function
@@ -110,7 +110,7 @@ def scaled(value, factor):
     return value * factor if isinstance(value, float) else value
 
 
-def lower_rates(root, factor):
+def scale_rates(root, factor):
     for state in state_parts(root):
         for group in state.get("param_groups", ()):
             for name in RATES:
@@ -161,7 +161,7 @@ def write_atomically(path, value):
     os.rename(staging, path)
 
 
-def look(path, change):
+def look(path, scalings):
     """The answer about one file."""
     if not os.path.getsize(path):
         return {"file": path, "fault": "is empty", "rates": []}
@@ -169,29 +169,27 @@ def look(path, change):
     bad = first_bad_number(root)
     if bad is not None:
         return {"file": path, "fault": "%s is not finite" % bad, "rates": rates_of(root)}
-    if change is not None and rates_of(root):
-        factor, done, stretch = change
-        lower_rates(root, factor)
-        if stretch != 1:
-            stretch_schedules(root, done, stretch)
+    if scalings and rates_of(root):
+        for factor, done, stretch in scalings:
+            scale_rates(root, factor)
+            if stretch != 1:
+                stretch_schedules(root, done, stretch)
         write_atomically(path, root)
     return {"file": path, "fault": "", "rates": rates_of(root)}
 
 
-def answer(path, change):
+def answer(path, scalings):
     try:
-        return look(path, change)
+        return look(path, scalings)
     except Exception as error:  # a damaged file raises nearly anything
         words = ("%s: %s" % (type(error).__name__, error)).strip().split("\n")[0]
         return {"file": path, "fault": "does not load: " + words[:200], "rates": []}
 
 
 def main(arguments):
-    change = None
-    if arguments[0] == "lower":
-        change = float(arguments[1]), int(arguments[2]), float(arguments[3])
-    for path in arguments[1 if change is None else 4:]:
-        print("checkpoint: " + json.dumps(answer(path, change)))
+    scalings = json.loads(arguments[1]) if arguments[0] == "scale" else []
+    for path in arguments[2 if scalings else 1:]:
+        print("checkpoint: " + json.dumps(answer(path, scalings)))
         sys.stdout.flush()
 
 

@@ -53,8 +53,21 @@ class Suspicion(NamedTuple):
     """Up to where a run was known to be good, after it has diverged."""
 
     step: int | None
+    """The last one with a good loss; None: the attempt had none."""
     at: float | None
     """The same moment in seconds since 1970."""
+    began: int | None = None
+    """The number of the checkpoint it went on from; None: from nothing."""
+
+
+class Scaling(NamedTuple):
+    """What is changed in a checkpoint."""
+
+    factor: float = 1.0
+    """What its learning rates are multiplied with."""
+    done: int = 0
+    stretch: float = 1.0
+    """What the rest of its schedule, after ``done`` steps, is multiplied with."""
 
 
 class Recovered(NamedTuple):
@@ -81,8 +94,13 @@ def find_saved(run_dir: Path, glob: str, rule: CheckpointRule | None) -> list[Sa
 
 
 def _single(path: Path) -> Saved:
-    number = _NUMBER.search(path.name)
-    return Saved(number[1] if number else "", (path,))
+    return Saved(number_in(path.name), (path,))
+
+
+def number_in(name: str) -> str:
+    """Read a checkpoint's number from the name of its first file; empty where it has none."""
+    number = _NUMBER.search(name.rpartition("/")[2])
+    return number[1] if number else ""
 
 
 def _numbers(run_dir: Path, part: str) -> Iterable[str]:
@@ -123,18 +141,24 @@ def recover(
             return Recovered(saved, tuple(set_aside), rates)
         quarantine(saved, job.run_dir, folder)
         set_aside.append(f"{saved.files[0].relative_to(job.run_dir)}: {fault}")
-    return _from_protected(job, executor, tuple(set_aside))
+    return _from_protected(job, executor, suspicion, tuple(set_aside))
 
 
-def _from_protected(job: Job, executor: Executor, set_aside: tuple[str, ...]) -> Recovered:
-    """Bring back the copy an attempt went on from; a start from nothing is the last resort."""
+def _from_protected(
+    job: Job, executor: Executor, suspicion: Suspicion | None, set_aside: tuple[str, ...]
+) -> Recovered:
+    """Bring back the copy an attempt went on from; a start from nothing is the last resort.
+
+    It is moved: a copy that is bad, too, must not come back in an attempt that began anew.
+    """
     copies = job.run_dir / PROTECTED
     for copy in sorted(copies.glob("**/*")) if copies.exists() else ():
         target = job.run_dir / copy.relative_to(copies)
         if copy.is_file() and not target.exists():
-            _copy(copy, target)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            copy.replace(target)
     for saved in find_saved(job.run_dir, job.checkpoints, job.rule):
-        fault, rates = _fault_of(saved, job, executor, None)
+        fault, rates = _fault_of(saved, job, executor, suspicion)
         if not fault:
             _point_at(saved, job, executor)
             return Recovered(saved, set_aside, rates)
@@ -147,18 +171,27 @@ def _from_protected(job: Job, executor: Executor, set_aside: tuple[str, ...]) ->
 def _fault_of(
     saved: Saved, job: Job, executor: Executor, suspicion: Suspicion | None
 ) -> tuple[str, tuple[float, ...]]:
-    if suspicion and _is_suspicious(saved, job.rule, suspicion):
-        return "was saved after the last good step", ()
+    if suspicion and (fault := _fault_by_time(saved, job.rule, suspicion)):
+        return fault, ()
     if job.ladder.verify == "existence":
         return next((f"{path.name} is empty" for path in saved.files if not _size(path)), ""), ()
     return look_into(saved, job, executor)
 
 
-def _is_suspicious(saved: Saved, rule: CheckpointRule | None, suspicion: Suspicion) -> bool:
+def _fault_by_time(saved: Saved, rule: CheckpointRule | None, suspicion: Suspicion) -> str:
+    """Trust what was good before the attempt, and what a good loss was seen of after it was saved.
+
+    Upstreams save after the update of the step whose loss they have printed: that update may be
+    the one that explodes, in numbers that are finite still.
+    """
+    if suspicion.began is not None and saved.step <= suspicion.began:
+        return "the training has diverged from it" if saved.step == suspicion.began else ""
     counts_steps = bool(saved.number) and (rule is None or rule.unit == "step")
-    if counts_steps and suspicion.step is not None:
-        return saved.step > suspicion.step
-    return suspicion.at is not None and saved.modified > suspicion.at
+    if counts_steps:
+        late = suspicion.step is None or saved.step >= suspicion.step
+    else:
+        late = suspicion.at is None or saved.modified > suspicion.at
+    return "was saved after the last good step" if late else ""
 
 
 def look_into(saved: Saved, job: Job, executor: Executor) -> tuple[str, tuple[float, ...]]:
@@ -166,16 +199,14 @@ def look_into(saved: Saved, job: Job, executor: Executor) -> tuple[str, tuple[fl
     return _ask(("verify",), saved, job, executor)
 
 
-def lower_rates(
-    saved: Saved, change: tuple[float, int, float], job: Job, executor: Executor
+def scale(
+    saved: Saved, scalings: Sequence[Scaling], job: Job, executor: Executor
 ) -> tuple[float, ...]:
     """Change a good checkpoint from inside; return what its learning rates are now.
 
-    ``change``: what the rates are multiplied with; after how many steps the rest of the schedule
-    begins, and what that rest is multiplied with. RunFailed where it cannot be done. A checkpoint
-    without an optimizer has no rates.
+    RunFailed where it cannot be done. A checkpoint without an optimizer has no rates.
     """
-    fault, rates = _ask(("lower", *map(repr, change)), saved, job, executor)
+    fault, rates = _ask(("scale", json.dumps(scalings)), saved, job, executor)
     if fault:
         raise RunFailed(f"the learning rate in {saved.files[0].name} stays", because=(fault,))
     return rates

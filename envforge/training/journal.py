@@ -120,6 +120,7 @@ class Journal:
             checkpoint=reader.checkpoint,
             seconds_per_iteration=seconds_per_step,
             memory_mib=reader.memory_mib,
+            usual_loss=reader.usual,
             losses={name: _summary(loss) for name, loss in reader.losses.items()},
         )
         return msgspec.structs.replace(record, checks=checks)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from envforge.recipes.document import Rescale, Setting
 from envforge.recipes.ladder import Ladder, LadderStep
+from envforge.training.checkpoints import Saved, Scaling, number_in
 from envforge.training.record import Attempt
 
 
@@ -102,6 +103,24 @@ def lowered(ladder: Ladder, settings: Mapping[str, Setting]) -> dict[str, Settin
         if isinstance(value := settings.get(name), int | float)
     }
     return {**settings, **rates}
+
+
+def owed(attempts: Sequence[Attempt], good: Saved, *, in_steps: bool) -> tuple[Scaling, ...]:
+    """List what newer checkpoints were changed by and ``good``, which is older, was not.
+
+    The settings have it already: without it the run would go on with a rate that has exploded.
+    Before a start from nothing there is no checkpoint that is left. ``in_steps``: whether the
+    schedule counts what the checkpoints count.
+    """
+    found = []
+    for attempt in reversed(attempts):
+        if attempt.from_checkpoint is None:
+            break
+        began = int(number_in(attempt.from_checkpoint) or 0)
+        if began > good.step:
+            done = began if in_steps else 0
+            found.append(Scaling(attempt.rate_factor or 1.0, done, attempt.stretch or 1.0))
+    return tuple(reversed(found))
 
 
 def tries(attempts: Sequence[Attempt]) -> int:

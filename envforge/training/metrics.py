@@ -58,6 +58,8 @@ class LogReader:
     parts: tuple[str, ...] = ()
     """A checkpoint's files, with ``{number}``: for a log that says only the number."""
     explosion: Explosion | None = None
+    usual_before: float | None = None
+    """The median of the watched loss in the attempts that made the weights it goes on with."""
     total: int | None = None
     step: int | None = None
     seconds_per_step: float | None = None
@@ -73,7 +75,7 @@ class LogReader:
     bad_value: str = ""
     """The first loss that was no number or had exploded, and where."""
     good_step: int | None = None
-    """The last step before that."""
+    """The last step before that, and before a loss that may turn out to be exploding."""
     lines: int = 0
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=TAIL))
     _epoch_items: int | None = None
@@ -101,6 +103,12 @@ class LogReader:
         """The words it died with, since its last line of progress."""
         return weightiest(list(self._deaths))
 
+    @property
+    def usual(self) -> float | None:
+        """The median that the watched loss of whoever goes on is first compared with."""
+        enough = self.explosion.after if self.explosion and self.usual_before is not None else 1
+        return median(self._watched) if len(self._watched) >= enough else self.usual_before
+
     def failed_checks(self) -> tuple[Check, ...]:
         """List the checks that are neither ok nor skipped."""
         return tuple(
@@ -123,7 +131,7 @@ class LogReader:
         memory = _number(groups.get("memory"))
         self.memory_mib = max(memory, self.memory_mib or 0) if memory else self.memory_mib
         self._read_losses(groups.get("losses") or line)
-        if not self.bad_value:
+        if not self.bad_value and not self._high:
             self.good_step = step
         return True
 
@@ -164,7 +172,7 @@ class LogReader:
 
     def _judge_size(self, name: str, size: float, rule: Explosion) -> None:
         """Compare with the running median, which three wild values in a row hardly move."""
-        usual = median(self._watched) if len(self._watched) >= rule.after else None
+        usual = median(self._watched) if len(self._watched) >= rule.after else self.usual_before
         self._high = self._high + 1 if usual is not None and size > rule.times_median * usual else 0
         if self._high >= rule.lines:
             self.bad_value = (

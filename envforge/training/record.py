@@ -12,6 +12,7 @@ import socket
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -69,9 +70,11 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     quarantined: tuple[str, ...] = ()
     """``NAME: FAULT`` of the checkpoints set aside before it."""
     rate_factor: float | None = None
-    """What the learning rates in that checkpoint were multiplied with; null: they stayed."""
+    """How much of the learning rates before it this attempt has; null: all.
+
+    So much was taken of them in that checkpoint, and what newer ones had been changed by."""
     stretch: float | None = None
-    """What the rest of the schedule in it was multiplied with; null: it stayed."""
+    """How much longer the rest of the schedule is than before it, likewise; null: it stayed."""
     rates: tuple[float, ...] = ()
     """The learning rates it was started with, where the checkpoint says them."""
     forgets: tuple[str, ...] = ()
@@ -86,6 +89,8 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """A file of the run directory: where its processes were when it was hanging."""
     seconds_per_iteration: float | None = None
     losses: dict[str, LossSummary] = {}
+    usual_loss: float | None = None
+    """The median of the loss that is watched for an explosion, as far as this attempt knows it."""
     stopped_by: str | None = None
     """``SIGINT``, ``SIGTERM`` ...: what asked envforge to stop."""
     supervisor: str = ""
@@ -142,6 +147,16 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     def last(self) -> Attempt:
         """The newest attempt; IndexError before the first."""
         return self.attempts[-1]
+
+    @property
+    def usual_before(self) -> float | None:
+        """What was usual for the weights that the newest attempt goes on with; None: unknown."""
+        for newer, older in pairwise(reversed(self.attempts)):
+            if newer.from_checkpoint is None:
+                return None
+            if older.usual_loss is not None:
+                return older.usual_loss
+        return None
 
     def with_last(self, **changes: Any) -> RunRecord:
         """Return the record with its newest attempt changed."""

@@ -95,7 +95,8 @@ class Watch:
     def __init__(self, job: Job, journal: Journal, surroundings: Surroundings) -> None:
         parts = job.rule.parts if job.rule else ()
         explosion = job.ladder.divergence.explosion
-        self.reader = LogReader(job.patterns, parts, explosion, job.total)
+        usual = journal.record.usual_before
+        self.reader = LogReader(job.patterns, parts, explosion, usual, job.total)
         self.ours: Verdict | None = None
         """Why we ended it ourselves; None where we did not."""
         self._job = job
@@ -182,7 +183,7 @@ class Watch:
 
     def _take_progress(self, text: str) -> None:
         now, step = self._clock.now().timestamp(), self.reader.step or 0
-        if not self.reader.bad_value:
+        if self.reader.good_step == step:
             self._good_at = now
         self._pace.add(step, self.reader.seconds_per_step, self._clock.monotonic())
         if self._series is not None:

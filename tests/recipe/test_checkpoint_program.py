@@ -102,7 +102,7 @@ def test_the_rate_is_lowered_in_optimizer_and_schedule_and_nothing_else_changes(
     torch_python, folder
 ):
     before = (folder / "good.pth").read_bytes()
-    answers = ask(torch_python, folder, "lower", "0.25", "5", "2.0", "good.pth")
+    answers = ask(torch_python, folder, "scale", "[[0.5, 5, 2.0], [0.5, 5, 1.0]]", "good.pth")
     assert answers["good.pth"]["rates"] == [0.025]
     code = SHOW.replace("**{EXTRA}", "")
     shown = subprocess.run(
@@ -116,5 +116,5 @@ def test_the_rate_is_lowered_in_optimizer_and_schedule_and_nothing_else_changes(
 
 def test_a_bad_checkpoint_is_not_touched(torch_python, folder):
     before = (folder / "nan.pth").read_bytes()
-    assert ask(torch_python, folder, "lower", "0.5", "0", "1.0", "nan.pth")["nan.pth"]["fault"]
+    assert ask(torch_python, folder, "scale", "[[0.5, 0, 1.0]]", "nan.pth")["nan.pth"]["fault"]
     assert (folder / "nan.pth").read_bytes() == before

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import signal
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from envforge.errors import EngineUnavailable
 from envforge.recipes.document import CheckpointRule
-from envforge.recipes.ladder import Divergence, Ladder, LadderStep
+from envforge.recipes.ladder import Divergence, Explosion, Ladder, LadderStep
 from envforge.training import (
     Journal,
     Plan,
@@ -31,9 +33,9 @@ LADDER = Ladder(
     steps={"gpu-oom": (LadderStep(at_most={"batch": 1}, why="one image"),)},
     retries={"crash": 2, "diverged": 2, "hang": 1, "engine-lost": 1},
     divergence=Divergence(rates=("rate",)),
-    silence_s=1,
     verify="existence",
 )
+IMPATIENT = msgspec.structs.replace(LADDER, silence_s=2)
 
 
 @pytest.fixture(autouse=True)
@@ -95,6 +97,14 @@ def weights(record):
     return json.loads((read_dir(record) / "toy.json").read_text())["weights"]
 
 
+def weights_of_good(steps=20):
+    """What the toy's weights are after so many steps."""
+    chain = ""
+    for step in range(1, steps + 1):
+        chain = hashlib.sha256((chain + str(step)).encode()).hexdigest()
+    return chain
+
+
 def read_dir(record):
     return Path(record.run_dir)
 
@@ -123,7 +133,59 @@ def test_a_divergence_is_stopped_at_once_and_rolled_back(campaign):
     assert (first.reason, first.because) == ("diverged", ("loss was nan at step 11",))
     assert first.good_iteration == 10  # and not 20, though it runs to its end if it is let
     assert (last.reason, last.rate_factor, record.settings["rate"]) == ("finished", 0.5, 0.05)
-    assert last.from_checkpoint == "checkpoints/step-000010.txt"
+    assert last.from_checkpoint == "checkpoints/step-000005.txt"
+    assert last.quarantined == (
+        "checkpoints/step-000010.txt: was saved after the last good step",
+    ), "no good loss was seen of what step 10 has made"
+
+
+def starts(record):
+    return [attempt.from_checkpoint for attempt in record.attempts]
+
+
+def test_a_checkpoint_that_diverges_again_is_set_aside_and_an_older_one_taken(campaign):
+    record = campaign(["explodes", "good", "good"])
+    assert reasons(record) == ["diverged", "diverged", "finished"]
+    assert starts(record) == [None, "checkpoints/step-000010.txt", "checkpoints/step-000005.txt"]
+    assert record.attempts[1].because == ("loss was nan at step 11",)
+    assert record.last.quarantined == (
+        "checkpoints/step-000010.txt: the training has diverged from it",
+    )
+    folder = read_dir(record)
+    assert (folder / "quarantine/attempt-2/checkpoints/step-000010.txt").exists()
+    assert not (folder / "quarantine/attempt-2/checkpoints/step-000005.txt").exists()
+    assert record.settings["rate"] == 0.025
+
+
+def test_where_every_checkpoint_diverges_it_begins_anew_with_the_lowered_rate(campaign):
+    ladder = msgspec.structs.replace(LADDER, retries={"diverged": 3})
+    record = campaign(["explodes", "good", "nan-at-once", "good"], ladder=ladder)
+    assert reasons(record) == ["diverged", "diverged", "diverged", "finished"]
+    assert starts(record)[2:] == ["checkpoints/step-000005.txt", None]
+    assert (record.last.first_iteration, record.settings["rate"]) == (0, 0.0125)
+    assert weights(record) == weights_of_good()
+    assert not list((read_dir(record) / "protected").glob("**/*.txt")), "nor is the copy taken"
+
+
+def test_a_person_who_starts_a_diverged_run_again_has_its_checkpoint_set_aside_too(campaign):
+    once = msgspec.structs.replace(LADDER, retries={"diverged": 1})
+    assert reasons(campaign(["explodes", "good"], ladder=once)) == ["diverged", "diverged"]
+    record = campaign(["good"], ladder=once)
+    assert (record.state, record.last.from_checkpoint) == (
+        "SUCCEEDED", "checkpoints/step-000005.txt"
+    )  # fmt: skip
+
+
+def test_the_first_loss_after_a_resume_is_compared_with_the_median_before_it(campaign):
+    explosion = Explosion(loss="loss", times_median=20, lines=3)
+    divergence = Divergence(rates=("rate",), explosion=explosion)
+    ladder = msgspec.structs.replace(LADDER, divergence=divergence)
+    record = campaign(["killed", "wild", "good"], ladder=ladder)
+    assert reasons(record) == ["crash", "diverged", "finished"]
+    first, second, third = record.attempts
+    assert first.usual_loss == pytest.approx((1 / 5 + 1 / 6) / 2, abs=1e-4)
+    assert second.because == ("loss was 1000 at step 8, its median before was 0.18335",)
+    assert (second.good_iteration, third.from_checkpoint) == (None, None)
 
 
 def test_checkpoints_after_the_last_good_step_are_set_aside_not_deleted(campaign, toy_job):
@@ -131,9 +193,10 @@ def test_checkpoints_after_the_last_good_step_are_set_aside_not_deleted(campaign
 
     def habits(_settings, number):
         if number == 0:
-            return "nan"
+            return "explodes"
         if not (job.run_dir / "quarantine").exists():  # a training saves what it should not
             (job.run_dir / "checkpoints" / "step-000015.txt").write_text("15 nan")
+            (job.run_dir / "checkpoints" / "step-000010.txt").write_text("10 ")
         return "good"
 
     record = campaign(habits)
@@ -154,10 +217,10 @@ def test_tries_end_and_the_last_diagnosis_stands(campaign):
 
 
 def test_a_hanging_training_is_looked_into_ended_and_goes_on(campaign):
-    record = campaign(["hangs", "good"])
+    record = campaign(["hangs", "good"], ladder=IMPATIENT)
     first = record.attempts[0]
     assert (first.reason, record.state) == ("hang", "SUCCEEDED")
-    assert first.because[0].startswith("no progress for 1 s")
+    assert first.because[0].startswith("no progress for 2 s")
     assert first.stacks == "stacks-1.txt"
     stacks = (read_dir(record) / first.stacks).read_text()
     assert "misbehave (toy.py:" in stacks
@@ -165,7 +228,8 @@ def test_a_hanging_training_is_looked_into_ended_and_goes_on(campaign):
 
 def test_without_py_spy_a_python_writes_its_own_stacks_as_it_dies(campaign, monkeypatch):
     monkeypatch.setattr(stacks, "find_py_spy", lambda: None)
-    record = campaign(["hangs", "good"], environment={"PYTHONFAULTHANDLER": "1"})
+    environment = {"PYTHONFAULTHANDLER": "1"}
+    record = campaign(["hangs", "good"], ladder=IMPATIENT, environment=environment)
     first = record.attempts[0]
     assert (first.reason, first.exit_code, first.stacks) == ("hang", 134, None)
     assert first.because[1] == "its stacks end the log"
@@ -233,11 +297,36 @@ class Looking(LocalExecutor):
         return 0, f'checkpoint: {{"file": "{name}", "fault": "{fault}", "rates": []}}'
 
 
+class Writing(LocalExecutor):
+    """Knows what it was asked to change in which checkpoint."""
+
+    def __init__(self):
+        self.scaled = []
+
+    def call(self, _job, _program, arguments):
+        if arguments[0] == "scale":
+            self.scaled.append((arguments[2], json.loads(arguments[1])))
+        return 0, f'checkpoint: {{"file": "{arguments[-1]}", "fault": "", "rates": [0.1]}}'
+
+
+RULE = CheckpointRule(parts=("checkpoints/step-{number}.txt",), unit="step", size_mib=1,
+                      every="steps")  # fmt: skip
+
+
+def test_an_older_checkpoint_gets_the_rate_that_a_newer_one_had_come_down_to(campaign):
+    executor = Writing()
+    ladder = msgspec.structs.replace(LADDER, verify="torch")
+    record = campaign(["explodes", "good", "good"], ladder=ladder, rule=RULE, executor=executor)
+    assert executor.scaled == [
+        ("checkpoints/step-000010.txt", [[0.5, 10, 1.0]]),
+        ("checkpoints/step-000005.txt", [[0.5, 10, 1.0], [0.5, 5, 1.0]]),
+    ]
+    assert [attempt.rate_factor for attempt in record.attempts] == [None, 0.5, 0.5]
+
+
 def test_a_success_with_a_bad_last_checkpoint_is_none(campaign):
-    rule = CheckpointRule(parts=("checkpoints/step-{number}.txt",), unit="step", size_mib=1,
-                          every="steps")  # fmt: skip
     ladder = Ladder(retries={"bad-checkpoint": 1})
-    record = campaign(["good", "good"], ladder=ladder, rule=rule, executor=Looking())
+    record = campaign(["good", "good"], ladder=ladder, rule=RULE, executor=Looking())
     first, last = record.attempts
     assert (first.reason, first.exit_code) == ("bad-checkpoint", 0)
     assert first.because == ("checkpoints/step-000020.txt: model.bias is not finite",)

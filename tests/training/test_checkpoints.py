@@ -12,13 +12,14 @@ from envforge.recipes.document import CheckpointRule
 from envforge.recipes.ladder import Ladder
 from envforge.training.checkpoints import (
     Saved,
+    Scaling,
     Suspicion,
     find_saved,
-    lower_rates,
     protect,
     prune,
     recover,
     resume_words,
+    scale,
 )
 from envforge.training.keeper import Keeper
 from envforge.training.local import LocalExecutor
@@ -164,7 +165,7 @@ def test_a_rate_that_cannot_be_lowered_is_an_error(toy_job):
     write(job.run_dir, "model_0000010.pth")
     (saved,) = find_saved(job.run_dir, job.checkpoints, STEPS)
     with pytest.raises(RunFailed, match=r"the learning rate in model_0000010\.pth stays"):
-        lower_rates(saved, (0.5, 10, 1.0), job, Program(bad={"model_0000010.pth"}))
+        scale(saved, [Scaling(0.5, 10)], job, Program(bad={"model_0000010.pth"}))
 
 
 def test_only_one_copy_is_protected(tmp_path):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from envforge.recipes.document import Rescale
 from envforge.recipes.ladder import Divergence, Ladder, LadderStep
-from envforge.training.ladder import Move, followed, memory_settings, next_move
+from envforge.training.checkpoints import Saved, Scaling
+from envforge.training.ladder import Move, followed, memory_settings, next_move, owed
 from envforge.training.record import Attempt
 
 LADDER = Ladder(
@@ -52,6 +55,34 @@ def test_after_the_last_step_it_is_tried_again_as_often_as_allowed():
 def test_a_setting_may_be_replaced():
     assert next_move(LADDER, SETTINGS, died("shm")).settings["workers"] == 0
     assert next_move(LADDER, {**SETTINGS, "workers": 0}, died("shm")) is None
+
+
+def went_on(checkpoint, rate_factor=None, stretch=None):
+    return Attempt(started="2026-11-22T15:35:00Z", reason="diverged", from_checkpoint=checkpoint,
+                   rate_factor=rate_factor, stretch=stretch)  # fmt: skip
+
+
+def saved(number):
+    return Saved(number, (Path(f"model_{number}.pth"),))
+
+
+def test_an_older_checkpoint_is_owed_what_newer_ones_were_changed_by():
+    attempts = [
+        went_on("c/model_0000500.pth", 0.1),  # before the start from nothing: none is left of it
+        went_on(None),
+        went_on("c/model_0000010.pth", 0.5),
+        went_on("c/model_0000090.pth", 0.5, 2.0),
+        went_on("c/model_0000095.pth"),
+        went_on("c/model_0000080.pth", 0.5),
+    ]
+    assert owed(attempts, saved("0000085"), in_steps=True) == (
+        Scaling(0.5, 90, 2.0), Scaling(1.0, 95, 1.0)
+    )  # fmt: skip
+    assert owed(attempts, saved("0000080"), in_steps=False) == (
+        Scaling(0.5, 0, 2.0), Scaling(1.0, 0, 1.0)
+    )  # fmt: skip
+    assert owed(attempts, saved("0000095"), in_steps=True) == ()
+    assert len(owed(attempts, saved("0000005"), in_steps=True)) == 4
 
 
 def test_a_divergence_lowers_every_rate_and_says_so():

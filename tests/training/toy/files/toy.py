@@ -17,6 +17,8 @@ from pathlib import Path
 
 RUN_DIR, STEPS, DELAY, HABIT = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), sys.argv[4]
 FOLDER = RUN_DIR / "checkpoints"
+EXPLODED = "exploded-"
+"""Weights that load, and that no number comes out of when a training goes on from them."""
 stopping = []
 
 
@@ -71,6 +73,20 @@ def misbehave(step):
         sys.stdout.buffer.write(b"\xff\xfe\x00 10%\r20%\r\n" + b"x" * 300000 + b"\n")
 
 
+def learn(weights, step):
+    """One step; what has exploded stays so."""
+    bad = weights.startswith(EXPLODED) or (HABIT == "explodes" and step >= 10)
+    return bad * EXPLODED + hashlib.sha256((weights + str(step)).encode()).hexdigest()
+
+
+def loss_of(weights, step):
+    """The loss before the step is taken; of an explosion it is seen after a while."""
+    seen = {"nan": 10, "nan-at-once": 0, "explodes": 13}.get(HABIT, STEPS)
+    if step > seen or (weights.startswith(EXPLODED) and HABIT != "explodes"):
+        return "nan"
+    return "1000.0" if HABIT == "wild" else f"{1 / step:.4f}"
+
+
 def main():
     FOLDER.mkdir(exist_ok=True)
     if HABIT == "deaf":
@@ -83,9 +99,11 @@ def main():
     while step < STEPS:
         step += 1
         time.sleep(DELAY)
-        weights = hashlib.sha256((weights + str(step)).encode()).hexdigest()
-        loss = "nan" if HABIT == "nan" and step > 10 else f"{1 / step:.4f}"
+        loss = loss_of(weights, step)
+        weights = learn(weights, step)
         say(f"step: {step}/{STEPS}  loss: {loss}  time: {DELAY:.3f}  lr: 0.000200")
+        if loss == "nan":
+            time.sleep(0.5)  # it would be chance what it still saves before it is killed
         if step == 10:
             misbehave(step)
         if step % 5 == 0 or stopping:
