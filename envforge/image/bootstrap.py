@@ -44,10 +44,21 @@ _UNTRUSTED = re.compile(
 
 
 class Base(NamedTuple):
-    """A base system to have: its platform, and the archive the user stated, if any."""
+    """A base system to have, and how its archive is reached."""
 
     platform: Platform
     archive: str | None = None
+    """The address the user stated, if any."""
+    source: FoundArchive | None = None
+    """The state to make it of; None: the one that answers now."""
+    recording: str = ""
+    """Of a throw-away base: its name, and what makes it another one than every other, so that no
+    step on top of it is taken from the builder's cache."""
+
+    @property
+    def tag(self) -> str:
+        """The image's name."""
+        return f"envforge/recording:{self.recording}" if self.recording else base_tag(self.platform)
 
 
 class BaseImage(NamedTuple):
@@ -75,33 +86,54 @@ def ensure_base(
 ) -> BaseImage:
     """Return the platform's base image, bootstrapping it where the engine does not have it.
 
-    Raises EngineUnavailable (no mmdebstrap), SourceError (no archive or keyring), BuildFailed.
-    Nothing half-made is left: the tag appears when the image is complete.
+    One of another state than ``base.source`` is made anew. Raises EngineUnavailable (no
+    mmdebstrap), SourceError (no archive or keyring), BuildFailed. Nothing half-made is left: the
+    tag appears when the image is complete.
     """
-    platform, tag = base.platform, base_tag(base.platform)
+    platform, tag = base.platform, base.tag
     with store.locked(tag, on_event):
-        found = find_base(engine, platform)
-        if found is not None:
+        found = find_base(engine, platform, tag)
+        if found is not None and _is_of(found, base.source):
             return found
         _check_tool(platform)
-        source = find_archive(platform, base.archive, on_event)
+        if base.source is None:
+            store.expect_network(f"the base system {platform.name}")
+        source = base.source or find_archive(platform, base.archive, on_event)
         _check_keyring(platform)
         with store.workspace() as context:
             rootfs = context / "rootfs.tar"
             bootstrap(platform, source, rootfs, log=log, on_event=on_event)
-            _expect_unchanged(platform, source)
+            if base.source is None:
+                _expect_unchanged(platform, source)
             labels = _labels(source, rootfs)
-            shutil.copyfile(BASE_DOCKERFILE, context / "Dockerfile")
+            _write_dockerfile(base, context)
             engine.build(Build(context, tag, labels=labels), log=log, on_event=on_event)
-        made = find_base(engine, platform)
+        made = find_base(engine, platform, tag)
     if made is None:
         raise BuildFailed(f"the engine lost {tag} right after it was built", hint=str(log))
     return made._replace(created=True)
 
 
-def find_base(engine: Engine, platform: Platform) -> BaseImage | None:
+def _write_dockerfile(base: Base, context: Path) -> None:
+    text = BASE_DOCKERFILE.read_text(encoding="utf-8")
+    if base.recording:
+        (context / "recording").write_text(base.recording, encoding="utf-8")
+        text += "COPY recording /\n"
+    (context / "Dockerfile").write_text(text, encoding="utf-8")
+
+
+def _is_of(found: BaseImage, source: FoundArchive | None) -> bool:
+    """Tell whether a base is of this state: its Release files are, whatever expired since."""
+    if source is None:
+        return True
+    return {(release.suite, release.sha256) for release in found.releases} == {
+        (release.suite, release.sha256) for release in source.releases
+    }
+
+
+def find_base(engine: Engine, platform: Platform, tag: str | None = None) -> BaseImage | None:
     """Return the platform's base image if the engine has it; its labels hold the record."""
-    tag = base_tag(platform)
+    tag = tag or base_tag(platform)
     image = engine.image(tag)
     if image is None or f"{_PREFIX}releases" not in image.labels:
         return None
@@ -166,7 +198,7 @@ def bootstrap(
     argv = _argv(platform, source)
     # The archive's own date: two bootstraps of one state then differ in no byte.
     epoch = str(max(release.timestamp for release in source.releases))
-    env = {**os.environ, "SOURCE_DATE_EPOCH": epoch, "LC_ALL": "C.UTF-8"}
+    env = {**_reaching(source.proxy), "SOURCE_DATE_EPOCH": epoch, "LC_ALL": "C.UTF-8"}
     try:
         with rootfs.open("wb") as target, log.open("a", encoding="utf-8", buffering=1) as record:
             record.write(f"$ {' '.join(argv)}\n")
@@ -187,6 +219,17 @@ def bootstrap(
             ) from error
         raise
     on_event(Event("done", f"bootstrapped {platform.name}"))
+
+
+def _reaching(proxy: str | None) -> dict[str, str]:
+    """Return the environment in which apt takes that proxy, and no other.
+
+    ``--aptopt`` would stay in the base, and with it the address of this machine.
+    """
+    if proxy is None:
+        return dict(os.environ)
+    kept = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
+    return {**kept, "http_proxy": proxy}
 
 
 def _argv(platform: Platform, source: FoundArchive) -> list[str]:

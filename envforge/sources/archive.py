@@ -41,6 +41,8 @@ class FoundArchive(NamedTuple):
 
     address: str
     releases: tuple[Release, ...]
+    proxy: str | None = None
+    """Address of the proxy through which it is asked; None: as this machine is set up."""
 
 
 def suites_of(platform: Platform) -> tuple[str, ...]:

@@ -35,6 +35,7 @@ def fetch_wheel(wheel: WheelInput, store: Store, on_event: OnEvent = ignore) -> 
         found = store.get(wheel.sha256, wheel.name)
         if found is not None:
             return found
+        store.expect_network(wheel.name)
         with store.workspace() as directory:
             fetched = pip.download_wheel(
                 wheel.name, wheel.sha256, wheel.size_bytes, directory, on_event
@@ -52,6 +53,7 @@ def fetch_url(url: str, sha256: str, name: str, store: Store, on_event: OnEvent 
         found = store.get(sha256, name)
         if found is not None:
             return found
+        store.expect_network(name)
         partial = store.partial_of(sha256)
         resumed = partial.exists()
         download.download(url, name, partial, on_event)

@@ -19,6 +19,7 @@ from envforge.capability.submodules import Submodule
 from envforge.errors import SourceError
 from envforge.events import Event, OnEvent, ignore
 from envforge.sources import repository, tarball
+from envforge.sources.mirror import HeldTree, find_tree
 from envforge.sources.repository import GitFailed, Wanted, git
 from envforge.sources.store import Store, hash_file
 
@@ -63,26 +64,39 @@ class FetchedTree(NamedTuple):
     """A tar file of the whole tree, ``.git`` included; extracted, it is a work tree."""
     sha256: str
     """Of the tar file: it stays the same in this store, another store may pack it otherwise."""
-    parts: tuple[Part, ...]
-    """The tree itself first, then every submodule by path, the nested ones too."""
+    record: tuple[str, ...]
+    """Lines ``COMMIT PATH``: what ``git submodule status --recursive`` must say, then more."""
+    parts: tuple[Part, ...] = ()
+    """The tree itself first, then every submodule by path, the nested ones too; none where the
+    tar file is a mirror's."""
     tag: str | None = None
-
-    @property
-    def record(self) -> tuple[str, ...]:
-        """Lines ``COMMIT PATH``: what ``git submodule status --recursive`` must say, then more."""
-        return tuple(f"{part.commit} {part.path}" for part in self.parts)
 
 
 def fetch_tree(tree: GitTree, store: Store, on_event: OnEvent = ignore) -> FetchedTree:
     """Return the tree from the store, fetching what of it is not there yet.
 
-    Repositories that were fetched stay, so a call that broke off is resumed by the next one.
-    Raises SourceError naming what failed and which addresses were tried, and where the commit pins
-    other submodules than the recorded ones.
+    A mirror's copy is taken as it is. Repositories that were fetched stay, so a call that broke off
+    is resumed by the next one. Raises SourceError naming what failed and which addresses were
+    tried, and where the commit pins other submodules than the recorded ones.
     """
+    mirrored = find_tree(store, tree.commit)
+    if mirrored is not None and _is_complete(mirrored[1], tree):
+        archive, held = mirrored
+        return FetchedTree(archive, held.file.sha256, held.record, tag=tree.tag)
     parts = tuple(_parts(tree, store, on_event))
     archive, sha256 = _packed(parts, tree.tag, store, on_event)
-    return FetchedTree(archive, sha256, parts, tree.tag)
+    record = tuple(f"{part.commit} {part.path}" for part in parts)
+    return FetchedTree(archive, sha256, record, parts, tree.tag)
+
+
+def _is_complete(held: HeldTree, tree: GitTree) -> bool:
+    """Tell whether a mirror's copy has every recorded submodule that the build needs."""
+    needed = {
+        f"{row.commit} {row.path}"
+        for row in tree.submodules or ()
+        if not row.unused and row.path not in tree.without
+    }
+    return needed <= set(held.record)
 
 
 def _parts(tree: GitTree, store: Store, on_event: OnEvent) -> Iterator[Part]:

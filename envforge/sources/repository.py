@@ -18,7 +18,9 @@ from typing import NamedTuple
 from envforge.errors import SourceError
 from envforge.events import Event, OnEvent, ignore
 from envforge.sources.child import lines_of, spawn
+from envforge.sources.mirror import find_tree
 from envforge.sources.store import Store
+from envforge.sources.tarball import unpack
 
 IDLE_S = 300.0
 """git says something every second while bytes come; a server that is silent so long is gone."""
@@ -132,8 +134,29 @@ def fetch_commit(wanted: Wanted, name: str, store: Store, on_event: OnEvent = ig
     repository = store.root / "git" / wanted.commit[:2] / wanted.commit
     with store.locked(f"git-{wanted.commit}", on_event):
         if not _is_whole(repository, wanted.commit):
-            _fetch(wanted, name, repository, on_event)
+            mirrored = find_tree(store, wanted.commit)
+            if mirrored is not None:
+                _take(mirrored[0], wanted.commit, repository, store)
+            else:
+                store.expect_network(f"{name} at commit {wanted.commit}")
+                _fetch(wanted, name, repository, on_event)
     return repository
+
+
+def _take(packed: Path, commit: str, repository: Path, store: Store) -> None:
+    """Fetch a commit out of a packed work tree; git checks that it is that commit."""
+    with store.workspace() as workspace:
+        unpack(packed, workspace / "tree")
+        _make_empty(repository)
+        try:
+            fetch = ["fetch", "--quiet", "--depth=1", "--no-tags", "--"]
+            git(*fetch, str((workspace / "tree").resolve()), commit, cwd=repository)
+        except GitFailed as failed:
+            shutil.rmtree(repository)
+            raise SourceError(
+                f"the mirror's files of commit {commit} do not hold it", because=(str(failed),)
+            ) from failed
+    git("update-ref", _ref(commit), commit, cwd=repository)
 
 
 def _ref(commit: str) -> str:

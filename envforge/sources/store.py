@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import re
 import shutil
 import tempfile
@@ -17,9 +18,13 @@ from typing import NamedTuple
 import filelock
 import platformdirs
 
-from envforge.errors import HashMismatch
+from envforge.errors import HashMismatch, SourceError, UsageError
 from envforge.events import Event, OnEvent
 
+MIRROR = "ENVFORGE_MIRROR"
+"""The directory of a mirror: what it holds is taken before the network is asked."""
+OFFLINE = "ENVFORGE_OFFLINE"
+"""Set to anything: nothing is asked of the network."""
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 _CHUNK = 1 << 20
 
@@ -27,6 +32,20 @@ _CHUNK = 1 << 20
 def default_root() -> Path:
     """Where the store lies when nobody says otherwise: ``$XDG_CACHE_HOME/envforge/store``."""
     return platformdirs.user_cache_path("envforge") / "store"
+
+
+def default_store() -> Store:
+    """Open the store, with the mirror and the reach that the environment states.
+
+    UsageError where the mirror is no directory.
+    """
+    stated = os.environ.get(MIRROR)
+    if stated and not Path(stated).is_dir():
+        raise UsageError(
+            f"there is no mirror at {stated}", hint=f"envforge mirror create {stated} --gpu CARD"
+        )
+    mirror = Path(stated).resolve() if stated else None
+    return Store(default_root(), mirror, bool(os.environ.get(OFFLINE)))
 
 
 def hash_file(path: Path) -> str:
@@ -42,6 +61,10 @@ class Store(NamedTuple):
     """Files by hash. Safe for several processes: every file appears whole or not at all."""
 
     root: Path
+    mirror: Path | None = None
+    """A mirror's directory; its files lie as they do here and are only read."""
+    offline: bool = False
+    """What neither has is an error: the network is not asked."""
 
     def path_of(self, sha256: str) -> Path:
         """Return where a file of this hash lies, or would lie. ValueError: not a sha256."""
@@ -50,13 +73,13 @@ class Store(NamedTuple):
         return self.root / "sha256" / sha256[:2] / sha256
 
     def get(self, sha256: str, name: str) -> Path | None:
-        """Return the stored file, or None; ``name`` is what an error calls it.
+        """Return the stored file, else the mirror's, or None; errors call it ``name``.
 
-        Raises HashMismatch where the bytes on disk changed; the file is removed.
+        Raises HashMismatch where the bytes on disk changed; a stored file is then removed.
         """
         path = self.path_of(sha256)
         if not path.is_file():
-            return None
+            return self._mirrored(sha256, name)
         found = hash_file(path)
         if found != sha256:
             path.unlink(missing_ok=True)
@@ -66,6 +89,33 @@ class Store(NamedTuple):
                 hint="the changed file was removed; run the same command again to fetch it anew",
             )
         return path
+
+    def _mirrored(self, sha256: str, name: str) -> Path | None:
+        if self.mirror is None:
+            return None
+        path = Store(self.mirror).path_of(sha256)
+        if not path.is_file():
+            return None
+        found = hash_file(path)
+        if found != sha256:  # it may be the only copy there is: it stays for whoever repairs it
+            raise HashMismatch(
+                f"{name} in the mirror has changed on disk",
+                because=(f"expected sha256 {sha256}", f"found    sha256 {found}", f"at {path}"),
+                hint=f"envforge mirror verify {self.mirror}   (create fetches it again)",
+            )
+        return path
+
+    def expect_network(self, name: str) -> None:
+        """Let pass who wants to ask the network for ``name``; SourceError where it is cut off."""
+        if not self.offline:
+            return
+        place = f"the mirror {self.mirror}" if self.mirror else "a mirror (none is given)"
+        raise SourceError(
+            f"{name} is not on this machine, and --offline asks no network",
+            because=(f"neither the store {self.root} nor {place} has it",),
+            hint="where there is a network: envforge mirror create DIR --gpu CARD --torch VERSION"
+            "   (or --recipe NAME), then: --offline --mirror DIR",
+        )
 
     def put_verified(self, fetched: Path, sha256: str, name: str, origin: str = "") -> Path:
         """Move ``fetched`` (a file on the store's own file system) to its place, atomically.

@@ -30,6 +30,7 @@ def fetch_unpinned(
     An interrupted download is resumed, also by a later call. SourceError with what every address
     answered, or where the size is another than the stated one.
     """
+    store.expect_network(wanted.name)
     tried: list[str] = []
     for url in wanted.urls:
         key = hashlib.sha256(url.encode()).hexdigest()

@@ -7,6 +7,7 @@ engine's API. Every container carries the label ``envforge=1``.
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -155,6 +156,27 @@ class Engine:
         with converted("ask what its machine has"):
             found = self._client.info()
         return Capacity(int(found["NCPU"]), int(found["MemTotal"]) >> 20)
+
+    def gateway(self) -> str:
+        """Return the address at which containers of the default network reach the engine's host.
+
+        Raises EngineUnavailable where the engine has no such network (``--bridge=none``).
+        """
+        with converted("look at its default network"):
+            try:
+                found = self._client.networks.get("bridge").attrs["IPAM"]["Config"]
+            except docker.errors.NotFound:
+                found = []
+        for row in found or ():
+            network = ipaddress.ip_network(row["Subnet"], strict=False)
+            if network.version == 4:  # noqa: PLR2004 -- a second row may be of IPv6
+                # 20.10 leaves the field out where nobody chose it: it is the first address then.
+                return str(row.get("Gateway") or network[1])
+        raise EngineUnavailable(
+            "the engine has no network through which containers reach this machine",
+            because=("its network `bridge` has no IPv4 addresses",),
+            hint="start dockerd without --bridge=none",
+        )
 
     def build(self, build: Build, *, log: Path, on_event: OnEvent = ignore) -> str:
         """Build an image with BuildKit and return its id; everything said is appended to ``log``.
