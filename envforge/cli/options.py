@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -57,6 +59,88 @@ def request_options(command: F) -> F:
     for option in reversed(_REQUEST):
         command = option(command)
     return command
+
+
+_PLAN = (
+    click.option(
+        "--until",
+        type=click.Choice(["toolchain", "torch", "runtime"]),
+        default="runtime",
+        show_default=True,
+        help="Stop after that stage.",
+    ),
+    click.option(
+        "--locked",
+        is_flag=True,
+        help="Build what the lock says or fail; with no other wish, the lock decides.",
+    ),
+    click.option("--lock", type=click.Path(path_type=Path), default=Path("envforge.lock")),
+    click.option("--archive", metavar="URL", help="Address of the distribution's archive."),
+    click.option("--profile", metavar="NAME", help="Feature profile of a build from source."),
+    click.option(
+        "--source",
+        type=click.Path(path_type=Path, exists=True, file_okay=False),
+        help="A source tree you have, instead of the release's own.",
+    ),
+    click.option("--cudnn", metavar="SPEC", help="Build with cuDNN, from its published wheel."),
+    click.option(
+        "--torchvision/--no-torchvision",
+        default=True,
+        help="Build the torchvision of the release, too.  [default: where its sources are known]",
+    ),
+    click.option(
+        "--jobs",
+        type=click.IntRange(min=1),
+        envvar="MAX_JOBS",
+        help="Compilers at once.  [default: what cores and memory allow]",
+    ),
+)
+
+
+def plan_options(command: F) -> F:
+    """Add the flags that decide, with those of the request, what is built."""
+    for option in reversed(_PLAN):
+        command = option(command)
+    return command
+
+
+def _to_variable(ctx: click.Context, param: click.Parameter, value: object) -> None:
+    """Let a flag be short for its variable: doors deep below read that."""
+    if not value:
+        return
+    name = str(param.envvar)
+    before = os.environ.get(name)
+    os.environ[name] = str(value)
+
+    def restore() -> None:
+        if before is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = before
+
+    ctx.call_on_close(restore)
+
+
+def mirror_options(command: F) -> F:
+    """Add ``--mirror`` and ``--offline``, which :func:`envforge.sources.store.default_store` reads."""
+    mirror = click.option(
+        "--mirror",
+        type=click.Path(path_type=Path),
+        envvar="ENVFORGE_MIRROR",
+        expose_value=False,
+        callback=_to_variable,
+        metavar="DIR",
+        help="Take what that mirror has before asking the network.",
+    )
+    offline = click.option(
+        "--offline",
+        is_flag=True,
+        envvar="ENVFORGE_OFFLINE",
+        expose_value=False,
+        callback=_to_variable,
+        help="Ask no network: what neither store nor mirror has is an error.",
+    )
+    return mirror(offline(command))
 
 
 def json_option(command: F) -> F:

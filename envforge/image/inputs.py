@@ -79,6 +79,24 @@ def _in_archives(platform: Platform, archive: str | None, path: str | None) -> t
     return tuple(f"{address}/{path}" for address in candidates(platform, archive))
 
 
+def origins(plan: Plan) -> dict[str, str]:
+    """Say of each input, by its path in the context, where it is published."""
+    source = plan.source
+    wheels = (*plan.wheels, *(source.wheels if source else ()))
+    found = {f"inputs/wheels/{wheel.name}": "the package index, by pip" for wheel in wheels}
+    if source is None:
+        return found
+    files = (source.runfile, source.torchvision, source.python and source.python.source)
+    found.update({f"inputs/{file.name}": file.url for file in files if file})
+    origin = source.tree.origin
+    places: tuple[str | Path | None, ...] = (
+        origin.urls
+        if isinstance(origin, GitTree)
+        else (origin.folder if isinstance(origin, LocalTree) else origin.path,)
+    )
+    return {**found, f"inputs/{source.tree.name}": str(places[0])}
+
+
 def link(stored: Path, target: Path) -> None:
     """Make ``target`` the same file: a hard link where it can be, inputs weigh gigabytes."""
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ from envforge.errors import EnvforgeError, UnknownName, UsageError
 from envforge.events import Event, OnEvent
 from envforge.recipes.document import Asset, Recipe
 from envforge.sources.fetch import fetch_first
-from envforge.sources.store import Store, default_root, hash_file, mismatch
+from envforge.sources.store import default_store, hash_file, mismatch
 from envforge.sources.unpinned import Unpinned, fetch_unpinned
 
 
@@ -70,7 +70,7 @@ def _one(name: str, asset: Asset, brought: Path | None, on_event: OnEvent) -> Fe
             because=(f"licence: {asset.licence}", f"source: {asset.source}"),
             hint=f"--asset {name}=FILE",
         )
-    store = Store(default_root())
+    store = default_store()
     sha256 = asset.sha256 or _recorded(asset)
     if sha256 is not None:
         path = fetch_first(asset.urls, sha256, asset.file, store, on_event)

@@ -20,7 +20,7 @@ from envforge.recipes.document import Count, Sha256, Text
 from envforge.recipes.variant import runs_on
 from envforge.sources import tarball
 from envforge.sources.fetch import WheelInput, fetch_wheel
-from envforge.sources.store import Store, default_root
+from envforge.sources.store import Store, default_store
 
 
 class PinnedFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -87,7 +87,7 @@ def lay_out_packages(pins: Pins, on_event: OnEvent, root: Path | None = None) ->
     root = root or platformdirs.user_cache_path("envforge") / "packages"
     digest = hashlib.sha256("\n".join(row.file.sha256 for row in pins.rows).encode()).hexdigest()
     target = root / f"{pins.tag}-{digest[:16]}"
-    store = Store(default_root())
+    store = default_store()
     with store.locked(f"packages-{target.name}", on_event):
         if not target.is_dir():
             _fill(target, pins, store, on_event)
@@ -98,7 +98,7 @@ def _fill(target: Path, pins: Pins, store: Store, on_event: OnEvent) -> None:
     staging = target.with_name(f".{target.name}")
     shutil.rmtree(staging, ignore_errors=True)
     for row in pins.rows:
-        wheel = fetch_wheel(_wheel(row), store, on_event)
+        wheel = fetch_wheel(wheel_of(row), store, on_event)
         tarball.unpack(wheel, staging)
     for folder in sorted(staging.glob("*.data/*lib")):
         shutil.copytree(folder, staging, dirs_exist_ok=True)  # purelib, platlib
@@ -106,7 +106,8 @@ def _fill(target: Path, pins: Pins, store: Store, on_event: OnEvent) -> None:
     staging.replace(target)
 
 
-def _wheel(row: Pinned) -> WheelInput:
+def wheel_of(row: Pinned) -> WheelInput:
+    """Name a pinned wheel as it is fetched."""
     return WheelInput(
         distribution=row.project,
         version=row.version,

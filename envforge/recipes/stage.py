@@ -25,11 +25,9 @@ from envforge.recipes.document import LoadedRecipe, Override, Setting, Upstream,
 from envforge.recipes.value import check_old_values, edit_yaml
 from envforge.recipes.variant import release_of
 from envforge.sources.checkout import Files, export_commit
+from envforge.sources.mirror import is_mirror
 from envforge.sources.repository import Wanted
-from envforge.sources.store import Store, default_root, hash_file
-
-MIRROR = "ENVFORGE_MIRROR"
-"""A folder of git repositories, each under its upstream's name."""
+from envforge.sources.store import MIRROR, Store, default_store, hash_file
 
 
 class Checkout(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,7 +85,7 @@ def stage(
     source = wish.source.resolve() if wish.source else find_mirror(upstream)
     root = root or platformdirs.user_cache_path("envforge") / "checkouts"
     path = root / f"{upstream.name}-{wish.variant.commit[:12]}-{_key(wish, patches, edits, source)}"
-    store = Store(default_root())
+    store = default_store()
     with store.locked(f"checkout-{path.name}", on_event):
         found = _reused(path, on_event)
         if found is not None:
@@ -118,13 +116,18 @@ def patches_of(wish: Wish) -> tuple[Patch, ...]:
 
 
 def find_mirror(upstream: Upstream) -> Path | None:
-    """Find the upstream's repository in the folder that ENVFORGE_MIRROR names."""
+    """Find the upstream's repository in the folder that ENVFORGE_MIRROR names, by its name.
+
+    What ``envforge mirror`` made need not have one: its commits are found by their ids.
+    """
     folder = os.environ.get(MIRROR)
     if not folder:
         return None
     for name in (upstream.name, f"{upstream.name}.git"):
         if (Path(folder) / name).is_dir():
             return (Path(folder) / name).resolve()
+    if is_mirror(Path(folder)):
+        return None
     raise UsageError(
         f"{MIRROR}={folder} has no {upstream.name}", hint=f"git clone --mirror {upstream.url}"
     )

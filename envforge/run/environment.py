@@ -20,7 +20,7 @@ from envforge.recipes.packages import Pinned, PinnedFile, load_pins
 from envforge.recipes.variant import runs_on
 from envforge.sources import tarball
 from envforge.sources.fetch import WheelInput, fetch_wheel
-from envforge.sources.store import Store, default_root
+from envforge.sources.store import Store, default_store
 
 _OLDEST = (3, 3)
 """Python's own venv is as old as that."""
@@ -40,7 +40,7 @@ def make_interpreter(torch: str, loaded: LoadedRecipe, on_event: OnEvent) -> str
     digest = hashlib.sha256("\n".join(each.sha256 for each in inputs).encode()).hexdigest()
     name = f"torch-{torch}-{file.tag}-{digest[:12]}"
     target = platformdirs.user_cache_path("envforge") / "environments" / name
-    store = Store(default_root())
+    store = default_store()
     with store.locked(target.name, on_event):
         if not (target / "complete").is_file():
             on_event(Event("step", f"making {target}"))

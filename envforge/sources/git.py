@@ -30,6 +30,7 @@ __all__ = [
     "Submodule",
     "export_tree",
     "fetch_tree",
+    "fetch_without_submodules",
     "verify_tree",
 ]
 
@@ -87,6 +88,17 @@ def fetch_tree(tree: GitTree, store: Store, on_event: OnEvent = ignore) -> Fetch
     archive, sha256 = _packed(parts, tree.tag, store, on_event)
     record = tuple(f"{part.commit} {part.path}" for part in parts)
     return FetchedTree(archive, sha256, record, parts, tree.tag)
+
+
+def fetch_without_submodules(
+    tree: GitTree, store: Store, on_event: OnEvent = ignore
+) -> FetchedTree:
+    """Return the commit alone, as :func:`fetch_tree` does with all that is in it."""
+    name = _name_of(tree.urls)
+    bare = repository.fetch_commit(Wanted(tree.urls, tree.commit, tree.tag), name, store, on_event)
+    parts = (Part(".", tree.commit, bare),)
+    archive, sha256 = _packed(parts, tree.tag, store, on_event)
+    return FetchedTree(archive, sha256, (f"{tree.commit} .",), parts, tree.tag)
 
 
 def _is_complete(held: HeldTree, tree: GitTree) -> bool:

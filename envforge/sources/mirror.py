@@ -191,9 +191,14 @@ def _load(path: Path) -> Manifest:
     return manifest
 
 
+def is_mirror(root: Path) -> bool:
+    """Tell whether a directory is a mirror, be it one that is still being made."""
+    return any((root / name).is_dir() for name in _OWN)
+
+
 def open_mirror(root: Path) -> Mirror:
     """Open a mirror that is there. SourceError where the directory is none."""
-    if not any((root / name).is_dir() for name in _OWN):
+    if not is_mirror(root):
         raise SourceError(
             f"{root} is not a mirror",
             because=("it has neither plans/ nor recipes/",),

@@ -59,7 +59,10 @@ class Exchange:
         self.upstream = upstream
         self.refused: dict[str, str] = {}
         """Path or address -> why it was not answered."""
-        self.asked = 0
+        self.callers: set[str] = set()
+        """Addresses of who asked."""
+        self.host = ""
+        """Where it listens; what asks on this machine comes from the same address."""
         self._rows = dict(rows)
         self._lock = threading.Lock()
         self._paths: dict[str, threading.Lock] = {}
@@ -104,6 +107,10 @@ class Exchange:
         if self.upstream is not None and self.upstream.keep is not None:
             self.upstream.keep(path, row)
 
+    def was_reached_by_others(self) -> bool:
+        """Tell whether anybody asked but this machine itself."""
+        return bool(self.callers - {self.host})
+
     def refuse(self, what: str, reason: str) -> None:
         """Remember what could not be answered."""
         with self._lock:
@@ -116,6 +123,7 @@ def serving(exchange: Exchange, host: str, port: int = 0) -> Iterator[str]:
 
     EngineUnavailable where this machine has no such address: the engine runs elsewhere.
     """
+    exchange.host = host
     handler = type("Handler", (_Handler,), {"exchange": exchange})
     try:
         server = ThreadingHTTPServer((host, port), handler)
@@ -167,7 +175,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         exchange, path = self.exchange, self.exchange.path_of(self.path)
-        exchange.asked += 1
+        exchange.callers.add(self.client_address[0])
         try:
             if path is None:
                 reason = "only the distribution's archive is answered for"
@@ -269,7 +277,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Build the archive's own address, spelled as it was asked for."""
         if self.path.startswith(f"{upstream.address}/"):
             return self.path
-        return f"{upstream.address}/{quote(path)}"
+        return f"{upstream.address}/{quoted(path)}"
 
     def _record(self, download: _Download, path: str) -> tuple[Path, Answer] | None:
         """Keep what comes, passing it on as it comes: apt waits half a minute, not for a gigabyte.
@@ -312,6 +320,11 @@ class _Handler(BaseHTTPRequestHandler):
                 "Last-Modified": download.modified,
             }
         )
+
+
+def quoted(path: str) -> str:
+    """Spell a path as an address does."""
+    return quote(path)
 
 
 def _time(text: str | None) -> float | None:
