@@ -83,7 +83,7 @@ def _build_and_verify(
             engine, Base(plan.platform, wanted.archive), store, log=work.log, on_event=on_event
         )
         tree = place_inputs(plan, prepared.folder, store, wanted.archive, on_event)
-        image_id = build_image(work)
+        work, image_id = build_image(work)
         compiled = take_compiled(work)
     verified = verify(engine, image_id, plan, on_event)
     lock = Lock(

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from envforge import documents
 from envforge.build.prepare import Prepared
-from envforge.errors import BuildFailed, PatchError
-from envforge.events import OnEvent
+from envforge.errors import BuildFailed, OutOfMemory, PatchError
+from envforge.events import Event, OnEvent
 from envforge.image.engine import Build, Capacity, Engine
 from envforge.image.inputs import link
 from envforge.image.lock import CheckLock
@@ -49,13 +49,24 @@ def jobs_for(capacity: Capacity) -> int:
     return max(1, min(capacity.cores, capacity.memory_mib // _COMPILER_MIB))
 
 
-def build_image(work: Work) -> str:
+def build_image(work: Work) -> tuple[Work, str]:
     """Build the plan's image under the name of the unverified; return its id.
 
-    Raises PatchError, BuildFailed or EngineUnavailable.
+    Compilers that met the memory's end are started again, half as many: what is compiled comes
+    from their cache. The work is returned as it came to its end, with so many jobs.
+
+    Raises PatchError, OutOfMemory where one compiler was too much, BuildFailed, EngineUnavailable.
     """
-    with _naming_patches():
-        return _build(work, work.prepared.plan.until, work.prepared.unverified)
+    try:
+        with _naming_patches():
+            return work, _build(work, work.prepared.plan.until, work.prepared.unverified)
+    except OutOfMemory:
+        if work.jobs == 1 or not work.prepared.compiles:
+            raise
+    fewer = work._replace(jobs=work.jobs // 2)
+    said = f"the memory ended under {work.jobs} compilers at once: going on with {fewer.jobs}"
+    work.on_event(Event("warning", said))
+    return build_image(fewer)
 
 
 def _build(work: Work, stage: str, tag: str) -> str:

@@ -39,8 +39,8 @@ def cause_in(line: str) -> type[BuildFailed] | None:
 _HINTS: dict[type[BuildFailed], str] = {
     DiskFull: "docker system df   (what takes the room; docker builder prune frees build caches, "
     "finished objects of compilers too); then run the same command again, it goes on",
-    OutOfMemory: "fewer compilers at once (--jobs), or an engine with more memory; "
-    "what was compiled is kept",
+    OutOfMemory: "give the engine's machine more memory, or swap; then run the same command "
+    "again, it goes on from the compilers' cache",
 }
 _WORDS: dict[type[BuildFailed], str] = {
     DiskFull: "the engine's disk is full",
