@@ -16,6 +16,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import psutil
+import pytest
 
 from envforge.capability.models import Platform
 from envforge.errors import EngineUnavailable
@@ -198,3 +199,40 @@ def archive_site(root: Path) -> Iterator[ArchiveSite]:
         finally:
             server.shutdown()
             thread.join()
+
+PODMAN_CONF = """\
+[containers]
+default_ulimits = ["nofile=4096:4096", "nproc=4096:4096"]
+[engine]
+runtime = "{runtime}"
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+tmp_dir = "{folder}/tmp"
+"""
+STORAGE_CONF = """\
+[storage]
+driver = "overlay"
+graphroot = "{folder}/root"
+runroot = "{folder}/run"
+"""
+
+
+@contextlib.contextmanager
+def own_podman(folder: Path) -> Iterator[None]:
+    """Point podman at a storage of its own, on a machine without systemd and with low limits."""
+    runtime = "crun" if shutil.which("crun") else "runc"
+    (folder / "containers.conf").write_text(PODMAN_CONF.format(folder=folder, runtime=runtime))
+    (folder / "storage.conf").write_text(STORAGE_CONF.format(folder=folder))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CONTAINERS_CONF", str(folder / "containers.conf"))
+        patch.setenv("CONTAINERS_STORAGE_CONF", str(folder / "storage.conf"))
+        patch.setenv("BUILDAH_RUNTIME", runtime)
+        patch.delenv("CONTAINER_HOST", raising=False)
+        try:
+            yield
+        finally:
+            # Mounts that a working container left would keep the folder.
+            subprocess.run(["podman", "rm", "--all", "--force"], check=False, capture_output=True)
+            subprocess.run(
+                ["podman", "rmi", "--all", "--force"], check=False, capture_output=True
+            )
