@@ -14,6 +14,7 @@ import pytest
 from envforge.image.engine import Build, Engine
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(1, str(Path(__file__).parents[1] / "sources"))
 
 import image_parts
 from image_parts import ArchiveSite, PrivateEngine, make_context, private_engine

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 import pytest
@@ -93,32 +94,47 @@ class Heard:
 
 WRAPPER = """\
 #!/bin/sh
-exec unshare --net --mount --pid --fork --kill-child --mount-proc \
-  {dockerd} --iptables=false --ip-masq=false \
-  --data-root={folder}/data --exec-root={folder}/exec --pidfile={folder}/pid \
+exec {network} unshare --mount --pid --fork --kill-child --mount-proc \
+  {dockerd} {networking} \
+  --data-root={data} --exec-root={folder}/exec --pidfile={folder}/pid \
   --containerd-namespace=envforge-test --containerd-plugins-namespace=envforge-test-plugins \
   --host=unix://{folder}/docker.sock "$@"
 """
+CUT_OFF = ("unshare --net --", "--iptables=false --ip-masq=false")
+"""A network that has nothing in it."""
 
 
 class PrivateEngine:
     """A dockerd of our own, to be killed: its own network, processes and mounts.
 
     In the machine's own network it would meddle with the first engine's docker0; and with a
-    process namespace one SIGKILL takes containerd and every container along.
+    process namespace one SIGKILL takes containerd and every container along. Its builds reach
+    no network, unless it is put into a network namespace that does (``namespace``).
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, namespace: str = "", data: Path | None = None) -> None:
         self.folder = folder
         self.host = f"unix://{folder}/docker.sock"
         self.wrapper = folder / "bin" / "dockerd"
+        self.data = data or folder / "data"
+        # Beside the first engine's 172.17.0.0/16, which it reaches the network through.
+        joined = (f"nsenter --net={namespace}", "--bip=10.249.0.1/24")
+        self._network, self._networking = joined if namespace else CUT_OFF
         self._process: subprocess.Popen[bytes] | None = None
 
     def write_wrapper(self) -> None:
         dockerd = find_dockerd()
         assert dockerd
         self.wrapper.parent.mkdir(exist_ok=True)
-        self.wrapper.write_text(WRAPPER.format(dockerd=dockerd, folder=self.folder))
+        self.wrapper.write_text(
+            WRAPPER.format(
+                dockerd=dockerd,
+                folder=self.folder,
+                data=self.data,
+                network=self._network,
+                networking=self._networking,
+            )
+        )
         self.wrapper.chmod(0o755)
 
     def start(self, arguments: Sequence[str] = ()) -> Engine:
@@ -157,13 +173,49 @@ class PrivateEngine:
 
 
 @contextlib.contextmanager
-def private_engine(folder: Path) -> Iterator[PrivateEngine]:
-    engine = PrivateEngine(folder)
+def private_engine(
+    folder: Path, namespace: str = "", data: Path | None = None
+) -> Iterator[PrivateEngine]:
+    engine = PrivateEngine(folder, namespace, data)
     try:
         yield engine
     finally:
         engine.kill()
-        shutil.rmtree(folder / "data", ignore_errors=True)
+        shutil.rmtree(engine.data, ignore_errors=True)
+
+
+class Disk(NamedTuple):
+    """A file system in a file, small enough to be filled."""
+
+    root: Path
+
+    @property
+    def _ballast(self) -> Path:
+        return self.root / "ballast"
+
+    def fill(self, leave_mib: int) -> None:
+        """Take everything but ``leave_mib``."""
+        free = shutil.disk_usage(self.root).free - (leave_mib << 20)
+        with self._ballast.open("wb") as stream:
+            os.posix_fallocate(stream.fileno(), 0, free)
+
+    def free(self) -> None:
+        self._ballast.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, size_mib: int) -> Iterator[Disk]:
+    image, root = folder / "disk.img", folder / "disk"
+    root.mkdir()
+    with image.open("wb") as stream:
+        stream.truncate(size_mib << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-F", "-m", "0", image], check=True)
+    subprocess.run(["mount", "-o", "loop", image, root], check=True)
+    try:
+        yield Disk(root)
+    finally:
+        subprocess.run(["umount", root], check=True)
+        image.unlink()
 
 
 class ArchiveSite:
@@ -200,6 +252,7 @@ def archive_site(root: Path) -> Iterator[ArchiveSite]:
             server.shutdown()
             thread.join()
 
+
 PODMAN_CONF = """\
 [containers]
 default_ulimits = ["nofile=4096:4096", "nproc=4096:4096"]
@@ -233,6 +286,4 @@ def own_podman(folder: Path) -> Iterator[None]:
         finally:
             # Mounts that a working container left would keep the folder.
             subprocess.run(["podman", "rm", "--all", "--force"], check=False, capture_output=True)
-            subprocess.run(
-                ["podman", "rmi", "--all", "--force"], check=False, capture_output=True
-            )
+            subprocess.run(["podman", "rmi", "--all", "--force"], check=False, capture_output=True)
