@@ -155,7 +155,10 @@ def _earlier(folder: RunFolder, recipe: Recipe) -> RunRecord | None:
             f"{folder.path} holds a run of {record.recipe}, not of {recipe.name}",
             hint=f"envforge run {record.reference} --run-dir {folder.path}",
         )
-    return close_left_open(folder, record, recipe.checkpoints)
+    closed = close_left_open(folder, record, recipe.checkpoints)
+    if closed != record:
+        folder.write(closed)
+    return closed
 
 
 def _is_done(recipe: Recipe, earlier: RunRecord | None, changes: tuple[Change, ...]) -> bool:

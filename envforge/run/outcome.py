@@ -35,15 +35,10 @@ def require_success(record: RunRecord) -> None:
         return
     last = record.last
     again = shlex.join(["envforge", "run", record.reference, "--run-dir", record.run_dir])
-    if last.reason in ("cancelled", "preempted"):
+    if record.state == "CANCELLED":
         kind = Interrupted if last.stopped_by == "SIGINT" else Stopped
-        saved = (
-            f"the newest checkpoint is {last.checkpoint}"
-            if last.checkpoint
-            else "no checkpoint was saved"
-        )
-        what = f"{record.recipe} was stopped at step {last.last_iteration or 0}"
-        raise kind(what, because=(saved,), hint=f"to go on: {again}")
+        what, because = _where_stopped(record)
+        raise kind(f"{record.recipe} {what}", because=(because,), hint=f"to go on: {again}")
     log = Path(record.run_dir) / LOG
     reasons = [each.reason or "crash" for each in record.attempts]
     tried = (f"in {len(reasons)} attempts: {', '.join(reasons)}",) if len(reasons) > 1 else ()
@@ -57,6 +52,14 @@ def require_success(record: RunRecord) -> None:
         ),
         hint=f"once the cause is mended: {again}",
     )
+
+
+def _where_stopped(record: RunRecord) -> tuple[str, str]:
+    last = record.last
+    if last.reason not in ("cancelled", "preempted"):
+        return "was stopped before its next attempt", f"the last one ended for this: {last.reason}"
+    saved = f"the newest checkpoint is {last.checkpoint}" if last.checkpoint else ""
+    return f"was stopped at step {last.last_iteration or 0}", saved or "no checkpoint was saved"
 
 
 def _tail(log: Path) -> list[str]:

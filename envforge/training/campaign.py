@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from envforge.errors import EngineUnavailable
+from envforge.errors import EngineUnavailable, Stopped
 from envforge.events import Event
 from envforge.recipes.document import Rescale, Setting
 from envforge.recipes.ladder import Ladder
@@ -64,17 +64,22 @@ def persevere(
 
     ``changes`` are those that a person asked for. Raises what :func:`supervise` raises.
     """
-    campaign = _Campaign(plan, journal, surroundings)
+    campaign, stops = _Campaign(plan, journal, surroundings), surroundings.stops
     move = campaign.left_over(settings)
     while True:
-        campaign.attempt(move or Move(settings, ""), changes)
+        try:
+            campaign.attempt(move or Move(settings, ""), changes)
+        except Stopped:
+            return journal.stop(stops.first or "SIGTERM")
         record = journal.record
         settings = record.settings
         if record.last.reason in ("finished", "cancelled", "preempted", "check-failed"):
             return record
         move = next_move(plan.ladder, settings, campaign.attempts)
-        if move is None or surroundings.stops.count:
+        if move is None:
             return record
+        if stops.first:
+            return journal.stop(stops.first)
         surroundings.on_event(Event("warning", f"starting again {move.why}"))
         changes = ()
 

@@ -17,9 +17,13 @@ from __future__ import print_function
 import json
 import os
 import shutil
+import signal
 import sys
 
-import torch
+# Asked to end it says nothing and ends of the signal: a Ctrl-C goes to it, too.
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+import torch  # noqa: E402 -- takes seconds
 
 # In an optimizer's parameter groups and in a schedule's state
 # (https://pytorch.org/docs/stable/optim.html); OneCycleLR keeps its own beside them.

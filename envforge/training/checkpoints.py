@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from envforge import documents
-from envforge.errors import RunFailed
+from envforge.errors import RunFailed, Stopped
 from envforge.recipes.document import CheckpointRule
 from envforge.training.executor import Executor
 from envforge.training.job import Job
@@ -29,6 +29,8 @@ PROTECTED = "protected"
 _MARK = "checkpoint: "
 _NUMBER = re.compile(r"(\d+)(?!.*\d)")
 _CRASHED = 128 + signal.SIGSEGV
+_ASKED = tuple(128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+"""Somebody has asked the program to end: who asks a run asks all of its processes."""
 
 
 class Saved(NamedTuple):
@@ -131,7 +133,7 @@ def recover(
 ) -> Recovered:
     """Find the newest good checkpoint; what is newer and bad goes to ``quarantine/<folder>``.
 
-    RunFailed where they cannot be looked into at all.
+    RunFailed where they cannot be looked into at all, Stopped where somebody has put an end to it.
     """
     set_aside: list[str] = []
     for saved in find_saved(job.run_dir, job.checkpoints, job.rule):
@@ -195,7 +197,10 @@ def _fault_by_time(saved: Saved, rule: CheckpointRule | None, suspicion: Suspici
 
 
 def look_into(saved: Saved, job: Job, executor: Executor) -> tuple[str, tuple[float, ...]]:
-    """Load a checkpoint where the training runs: its fault, empty for none, and its rates."""
+    """Load a checkpoint where the training runs: its fault, empty for none, and its rates.
+
+    RunFailed and Stopped as for :func:`recover`.
+    """
     return _ask(("verify",), saved, job, executor)
 
 
@@ -204,7 +209,8 @@ def scale(
 ) -> tuple[float, ...]:
     """Change a good checkpoint from inside; return what its learning rates are now.
 
-    RunFailed where it cannot be done. A checkpoint without an optimizer has no rates.
+    RunFailed where it cannot be done, Stopped as for :func:`recover`. A checkpoint without an
+    optimizer has no rates.
     """
     fault, rates = _ask(("scale", json.dumps(scalings)), saved, job, executor)
     if fault:
@@ -221,6 +227,8 @@ def _ask(
     if len(rows) < len(names):
         if code == _CRASHED:
             return "whoever loads it crashes", ()
+        if code in _ASKED:
+            raise Stopped("the checkpoints were not looked into to the end")
         tail = tuple(text.strip().splitlines()[-3:])
         raise RunFailed("the checkpoints cannot be looked into", because=tail)
     fault = next((row["fault"] for row in rows if row["fault"]), "")

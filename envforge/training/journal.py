@@ -73,6 +73,17 @@ class Journal:
             command=self._record.command if command is None else command,
         )
 
+    def stop(self, asked: str) -> RunRecord:
+        """Say that ``asked``, a signal, has stopped the run between two attempts.
+
+        What was decided since the last one is not put on record: the next start decides it anew.
+        """
+        record = self._folder.record or self._record
+        record = record.with_last(stopped_by=asked) if record.attempts else record
+        self._record = msgspec.structs.replace(record, state="CANCELLED")
+        self._folder.write(self._record)
+        return self._record
+
     def overrule(self, verdict: Verdict) -> None:
         """Say of the last attempt, which has ended, what was found out about it since."""
         record = self._record.with_last(reason=verdict.reason, because=verdict.because)

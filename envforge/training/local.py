@@ -119,7 +119,7 @@ class LocalExecutor:
             popen = subprocess.Popen(
                 job.argv,
                 cwd=job.run_dir,
-                env={**os.environ, **job.environment, RUN_VARIABLE: job.run_id},
+                env=_environment(job),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -146,7 +146,7 @@ class LocalExecutor:
             answer = subprocess.run(
                 [job.python, "-W", "ignore", program, *arguments],
                 cwd=job.run_dir,
-                env={**os.environ, **job.environment, "CUDA_VISIBLE_DEVICES": ""},
+                env=_environment(job, CUDA_VISIBLE_DEVICES=""),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -187,6 +187,10 @@ class LocalExecutor:
                 process.kill()
         psutil.wait_procs(stubborn, timeout=_KILL_S)
         return tuple(f"process {process.pid}" for process in leaders)
+
+
+def _environment(job: Job, **more: str) -> dict[str, str]:
+    return {**os.environ, **job.environment, **more, RUN_VARIABLE: job.run_id}
 
 
 def _belongs_to(process: psutil.Process, run_id: str) -> bool:

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,18 +19,19 @@ TOY = str(Path(__file__).parents[1] / "training" / "toy")
 COMMAND = (sys.executable, "-m", "envforge", "run")
 
 
-@pytest.fixture(scope="module")
-def python(tmp_path_factory):
-    """A Python that has (what says it is) torch."""
-    folder = tmp_path_factory.mktemp("python")
-    (folder / "torch").mkdir()
-    (folder / "torch" / "__init__.py").write_text(
-        "__version__ = '2.13.0'\nclass version: cuda = None\n"
-    )
+def interpreter(folder, torch="__version__ = '2.13.0'\nclass version: cuda = None\n"):
+    """Make a Python that has what says it is torch."""
+    (folder / "torch").mkdir(parents=True)
+    (folder / "torch" / "__init__.py").write_text(torch)
     path = folder / "python"
     path.write_text(f'#!/bin/sh\nPYTHONPATH={folder} exec {sys.executable} "$@"\n')
     path.chmod(0o755)
     return str(path)
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory):
+    return interpreter(tmp_path_factory.mktemp("python"))
 
 
 @pytest.fixture
@@ -66,6 +68,91 @@ def wait_for_step(tmp_path, step):
     while not (log.exists() and f"step: {step}/" in log.read_text()):
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+LOADING = """
+import os, pathlib, time
+__version__ = "2.13.0"
+class version: cuda = None
+class Tensor: pass
+def load(path, **_):
+    pathlib.Path("loading").write_text(str(os.getpid()))
+    while pathlib.Path("slow").exists():
+        time.sleep(0.02)
+    return {}
+"""
+"""What says it is torch, and takes its time over a checkpoint: a big one, or a disk far away."""
+
+
+@pytest.fixture
+def looking(tmp_path):
+    """An envforge in a process group of its own that looks into the checkpoints of a run."""
+    recipe = tmp_path / "toy"
+    shutil.copytree(TOY, recipe)
+    text = (recipe / "recipe.yaml").read_text()
+    (recipe / "recipe.yaml").write_text(text.replace("{ verify: existence }", "{ verify: torch }"))
+    python = interpreter(tmp_path / "python", LOADING)
+    place = ["--on", "local", "--interpreter", python, "--run-dir", "run"]
+    environment = {**os.environ, "NO_COLOR": "1"}
+    started = []
+
+    def start(*flags):
+        started.append(
+            subprocess.Popen(
+                [*COMMAND, f"{recipe}/", *place, *flags],
+                cwd=tmp_path, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE,
+                text=True, start_new_session=True,
+            )
+        )  # fmt: skip
+        return started[-1]
+
+    assert finish(start("--set", "habit=killed"))[0] == 9
+    (tmp_path / "run" / "slow").touch()
+    yield start
+    for process in started:
+        process.kill()
+
+
+def wait_for(path):
+    deadline = time.monotonic() + 60
+    while not (path.exists() and path.read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("number", "whom"),
+    [(signal.SIGTERM, "group"), (signal.SIGINT, "group"), (signal.SIGTERM, "child first")],
+)
+def test_asked_while_checkpoints_are_looked_into_it_stops_and_can_go_on(
+    looking, tmp_path, number, whom
+):
+    """Shells, schedulers and service managers ask every process of a run, not only the first."""
+    error, code = {"SIGTERM": ("stopped", 75), "SIGINT": ("interrupted", 130)}[number.name]
+    process = looking("--set", "habit=good")
+    child = int(wait_for(tmp_path / "run" / "loading"))
+    if whom == "child first":
+        os.kill(child, number)
+    else:
+        os.killpg(process.pid, number)
+    found, _, err = finish(process)
+    assert (found, err.splitlines()[-3:]) == (
+        code,
+        [
+            f"error: {error}: toy was stopped before its next attempt",
+            "  the last one ended for this: crash",
+            f"hint: to go on: envforge run {tmp_path}/toy --run-dir {tmp_path}/run",
+        ],
+    )
+    document = record(tmp_path)
+    assert (document["state"], document["settings"]["habit"]) == ("CANCELLED", "killed")
+    assert [each["stopped_by"] for each in document["attempts"]] == [signal.Signals(number).name]
+    (tmp_path / "run" / "slow").unlink()
+    assert finish(looking("--set", "habit=good"))[0] == 0
+    last = record(tmp_path)["attempts"][-1]
+    assert (last["from_checkpoint"], last["reason"]) == ("checkpoints/step-000005.txt", "finished")
+    assert [each["setting"] for each in last["changes"]] == ["habit"]
 
 
 def test_plain_lines_on_stderr_and_the_outcome_on_stdout(envforge, tmp_path):

@@ -333,6 +333,29 @@ def test_a_success_with_a_bad_last_checkpoint_is_none(campaign):
     assert (record.state, last.reason) == ("SUCCEEDED", "finished")
 
 
+class Asked(Looking):
+    """While it looks, somebody asks the run to stop."""
+
+    def __init__(self, stops):
+        super().__init__()
+        self.stops = stops
+
+    def call(self, job, program, arguments):
+        self.stops.add(signal.SIGTERM)
+        return super().call(job, program, arguments)
+
+
+def test_asked_to_stop_after_a_death_is_no_failure_and_the_ladder_goes_on_later(campaign):
+    ladder, stops = Ladder(retries={"bad-checkpoint": 1}), StopRequests()
+    changes = {"ladder": ladder, "rule": RULE, "executor": Asked(stops)}
+    record = campaign(["good"], stops=stops, **changes)
+    assert (record.state, reasons(record)) == ("CANCELLED", ["bad-checkpoint"])
+    assert record.last.stopped_by == "SIGTERM"
+    assert read_record(read_dir(record)) == record
+    again = campaign(["good"], stops=StopRequests(), **changes)
+    assert (again.state, reasons(again)) == ("SUCCEEDED", ["bad-checkpoint", "finished"])
+
+
 def test_an_engine_the_recipe_does_not_wait_for_is_an_error(campaign):
     with pytest.raises(EngineUnavailable):
         campaign(["good"], executor=LostOnce(), ladder=Ladder(verify="existence"))
