@@ -89,9 +89,10 @@ def _checks(plan: Plan) -> dict[str, Check]:
 
 
 def _testinfra(container: Container) -> Any:
-    import testinfra  # noqa: PLC0415 -- brings pytest along: only where something is verified
+    # It brings pytest along: only where something is verified.
+    from envforge.image.inside import host_in  # noqa: PLC0415
 
-    return testinfra.get_host(f"docker://{container.id}")
+    return host_in(container)
 
 
 def _checked(name: str, check: Check, subject: _Subject, on_event: OnEvent) -> CheckLock:

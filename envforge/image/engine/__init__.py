@@ -1,7 +1,7 @@
-"""The only door to Docker: images built and read, containers run and always removed.
+"""The only door to container engines: images built and read, containers run and always removed.
 
-Builds go through a docker client with BuildKit (:mod:`builder`), everything else through the
-engine's API. Every container carries the label ``envforge=1``.
+Builds go through a client (docker with BuildKit: :mod:`builder`; :mod:`podman_builder`), everything
+else through the engine's API. Every container carries the label ``envforge=1``.
 """
 
 from __future__ import annotations
@@ -10,30 +10,35 @@ import contextlib
 import ipaddress
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import docker
 import docker.errors
-from docker.models.containers import Container as DockerContainer
 from docker.types import DeviceRequest
 from docker.types import Mount as DockerMount
+from docker.utils import parse_repository_tag
 
-from envforge.errors import EngineUnavailable, RunFailed
+from envforge.errors import EngineUnavailable, RunFailed, UsageError
 from envforge.events import Event, OnEvent, ignore
-from envforge.image.engine.builder import Build, Builder, find_builder, run_build
+from envforge.image.engine import podman
+from envforge.image.engine.build import Build, Builder, run_build
+from envforge.image.engine.builder import find_builder
 from envforge.image.engine.container import (
     Answer,
     Container,
     Exit,
     remove_container,
 )
-from envforge.image.engine.endpoint import Endpoint, find_endpoint, open_client
+from envforge.image.engine.endpoint import Endpoint, find_endpoint, no_engine, open_client
 from envforge.image.engine.faults import converted, said_by
+from envforge.image.engine.launch import LABEL, Launch, Mount
+from envforge.image.engine.podman_builder import find_podman
 
 __all__ = [
+    "KINDS",
     "Answer",
     "Build",
     "Capacity",
@@ -47,9 +52,9 @@ __all__ = [
     "connect",
 ]
 
-LABEL = {"envforge": "1"}
-SHM_SIZE_MIB = 1024
-"""Docker's own 64 MB end a DataLoader's workers with "Bus error"."""
+EngineKind = Literal["docker", "podman"]
+KINDS: tuple[EngineKind, ...] = get_args(EngineKind)
+KIND_VARIABLE = "ENVFORGE_ENGINE"
 
 
 class Image(NamedTuple):
@@ -60,33 +65,6 @@ class Image(NamedTuple):
     size_bytes: int
     user: str
     """Who its containers run as unless told otherwise; empty: root."""
-
-
-class Mount(NamedTuple):
-    """A directory or file of the host inside a container."""
-
-    source: Path
-    target: str
-    read_only: bool = True
-
-
-class Launch(NamedTuple):
-    """What to start: a command in an image. Never privileged."""
-
-    image: str
-    argv: Sequence[str]
-    name: str | None = None
-    user: str | None = None
-    """``uid:gid``; None: the caller's own."""
-    mounts: Sequence[Mount] = ()
-    env: Mapping[str, str] = {}
-    shm_size_mib: int = SHM_SIZE_MIB
-    memory_mib: int | None = None
-    init: bool = True
-    gpus: bool = False
-    network: str | None = None
-    labels: Mapping[str, str] = {}
-    workdir: str | None = None
 
 
 class Capacity(NamedTuple):
@@ -104,28 +82,55 @@ class Leftover(NamedTuple):
     status: str
 
 
-def connect(*, host: str | None = None) -> Engine:
-    """Open the engine that ``host``, DOCKER_HOST or the current docker context names.
+def connect(*, host: str | None = None, kind: str | None = None) -> Engine:
+    """Open an engine: docker, or what ``kind``, else ENVFORGE_ENGINE says.
 
+    Where it listens: ``host``, else docker: DOCKER_HOST or the current docker context; podman:
+    CONTAINER_HOST or the user's socket, else a service of podman's for as long as this is open.
     Raises EngineUnavailable saying what was found, what to type, and what to do without.
     """
-    endpoint = find_endpoint(host)
-    client = open_client(endpoint)
-    try:
+    chosen = _kind(kind)
+    with contextlib.ExitStack() as stack:
+        if chosen == "podman":
+            endpoint = stack.enter_context(podman.podman_endpoint(host))
+            client = open_client(endpoint, podman.no_podman)
+        else:
+            endpoint = find_endpoint(host)
+            client = open_client(endpoint, no_engine)
+        stack.callback(client.close)
         with converted("ask its version"):
-            version = str(client.version()["Version"])
-    except EngineUnavailable:
-        client.close()
-        raise
-    return Engine(endpoint, client, version)
+            version = client.version()
+        engine = Engine(endpoint, client, version)
+        if chosen == "podman" and engine.kind != "podman":
+            raise EngineUnavailable(
+                f"what answers at {endpoint.host} is not podman",
+                because=(f"it says it is version {engine.version} of another engine",),
+                hint="check CONTAINER_HOST, or leave out --engine podman",
+            )
+        engine.closes = stack.pop_all()
+    return engine
+
+
+def _kind(stated: str | None) -> str:
+    kind = stated or os.environ.get(KIND_VARIABLE) or KINDS[0]
+    if kind not in KINDS:
+        raise UsageError(
+            f"{kind!r} is no engine: {' or '.join(KINDS)}", hint=f"--engine, {KIND_VARIABLE}"
+        )
+    return kind
 
 
 class Engine:
     """An engine that answers. Close it, or use it as a context manager."""
 
-    def __init__(self, endpoint: Endpoint, client: docker.DockerClient, version: str) -> None:
+    def __init__(
+        self, endpoint: Endpoint, client: docker.DockerClient, version: dict[str, Any]
+    ) -> None:
         self.endpoint = endpoint
-        self.version = version
+        self.version = str(version["Version"])
+        self.kind: EngineKind = "podman" if podman.is_podman(version) else "docker"
+        """Who answers, whatever was asked for: a DOCKER_HOST may be podman's socket."""
+        self.closes = contextlib.ExitStack()
         self._client = client
         self._builder: Builder | None = None
 
@@ -142,12 +147,14 @@ class Engine:
 
     def close(self) -> None:
         """Close the connection; containers are not touched."""
-        self._client.close()
+        self.closes.close()
 
     @property
     def builder(self) -> Builder:
-        """The docker client that builds. Raises EngineUnavailable where none can."""
-        if self._builder is None:
+        """The client that builds. Raises EngineUnavailable where none can."""
+        if self._builder is None and self.kind == "podman":
+            self._builder = find_podman(self.endpoint, self._client)
+        elif self._builder is None:
             self._builder = find_builder(self.endpoint)
         return self._builder
 
@@ -179,12 +186,12 @@ class Engine:
         )
 
     def build(self, build: Build, *, log: Path, on_event: OnEvent = ignore) -> str:
-        """Build an image with BuildKit and return its id; everything said is appended to ``log``.
+        """Build an image and return its id; everything said is appended to ``log``.
 
         Raises BuildFailed (failing step, end of its output, log file), EngineUnavailable where
-        no docker client here can build.
+        no client here can build.
         """
-        return run_build(self.builder, self.endpoint, build, log, on_event)
+        return run_build(self.builder, build, log, on_event)
 
     def image(self, ref: str) -> Image | None:
         """Look an image up by tag or id. Raises EngineUnavailable."""
@@ -203,8 +210,9 @@ class Engine:
 
     def tag(self, ref: str, tag: str) -> None:
         """Give an image one more name. Raises RunFailed where it is not there."""
+        named = podman.local_name(tag) if self.kind == "podman" else tag
         with converted(f"tag {ref} as {tag}"):
-            self._client.images.get(ref).tag(tag)
+            self._client.images.get(ref).tag(*parse_repository_tag(named))
 
     def remove(self, ref: str) -> None:
         """Remove an image or a tag of it; silent where it is gone, RunFailed where it is in use."""
@@ -221,11 +229,9 @@ class Engine:
         created = False
         try:
             with converted(f"start {launch.argv[0]} in {launch.image}"):
-                container = self._client.containers.create(
-                    launch.image, list(launch.argv), name=name, **_arguments(launch)
-                )
+                container_id = self._create(launch, name)
                 created = True
-                _start(container, launch)
+                _start(self._client, container_id, launch)
         except RunFailed:
             # A failed start leaves a created container; a refused creation (the name is taken)
             # must not remove somebody else's.
@@ -236,7 +242,23 @@ class Engine:
             # Ctrl-C may fall between the engine's work and its answer: the name is known here.
             self._remove_quietly(name)
             raise
-        return Container(self._client, str(container.id), name)
+        return self._container(container_id, name)
+
+    def _create(self, launch: Launch, name: str) -> str:
+        if self.kind == "docker":
+            arguments = _arguments(launch)
+            argv = list(launch.argv)
+            created = self._client.containers.create(launch.image, argv, name=name, **arguments)
+            return str(created.id)
+        rootless = podman.is_rootless(self._client.info())
+        try:
+            return podman.create(self._client, launch, name, rootless=rootless)
+        except docker.errors.APIError as error:
+            raise podman.explain_refusal(said_by(error)) or error from error
+
+    def _container(self, container_id: str, name: str) -> Container:
+        column = podman.PID_COLUMN if self.kind == "podman" else "-eo pid"
+        return Container(self._client, container_id, name, pid_column=column)
 
     def _remove_quietly(self, name: str) -> None:
         with contextlib.suppress(RunFailed, EngineUnavailable), converted(f"remove {name}"):
@@ -251,7 +273,7 @@ class Engine:
         """
         with converted(f"read the files of {image}"):
             created = self._client.containers.create(image, ["true"], labels=LABEL)
-        with Container(self._client, str(created.id), image) as container:
+        with self._container(str(created.id), image) as container:
             on_event(Event("step", f"reading the files of {image}"))
             yield from container.files(wanted, folder)
 
@@ -277,7 +299,7 @@ class Engine:
                 found = self._client.containers.get(ref)
             except docker.errors.NotFound:
                 return None
-        return Container(self._client, str(found.id), str(found.name))
+        return self._container(str(found.id), str(found.name))
 
 
 def _arguments(launch: Launch) -> dict[str, Any]:
@@ -305,9 +327,10 @@ def _mount(mount: Mount) -> DockerMount:
     )
 
 
-def _start(container: DockerContainer, launch: Launch) -> None:
+def _start(client: docker.DockerClient, container_id: str, launch: Launch) -> None:
+    api: Any = client.api
     try:
-        container.start()
+        api.start(container_id)
     except docker.errors.APIError as error:
         said = said_by(error)
         if "could not select device driver" in said or "nvidia-container" in said:
@@ -318,6 +341,6 @@ def _start(container: DockerContainer, launch: Launch) -> None:
                 "sudo nvidia-ctk runtime configure --runtime=docker "
                 "&& sudo systemctl restart docker",
             ) from error
-        raise RunFailed(
+        raise podman.explain_refusal(said) or RunFailed(
             f"{launch.argv[0]} cannot be started in {launch.image}", because=(said,)
         ) from error

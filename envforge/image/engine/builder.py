@@ -7,21 +7,17 @@ newer client without it first on PATH. Hence every client is asked.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import subprocess
-import tempfile
-from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
-from envforge.errors import BuildFailed, EngineUnavailable
+from envforge.errors import EngineUnavailable
 from envforge.events import OnEvent
-from envforge.image.engine.causes import failure
+from envforge.image.engine.build import Build, arguments
 from envforge.image.engine.endpoint import Endpoint, client_version, docker_clients
 from envforge.image.engine.progress import Progress
-from envforge.sources.child import lines_of, spawn
 
 _VERSION = re.compile(r"version (\d+)\.")
 _FIRST_WITHOUT_OWN_BUILDKIT = 23
@@ -31,31 +27,47 @@ _ENGINE_GONE = re.compile(
     r"|Cannot connect to the Docker daemon|error during connect|connection refused"
     r"|server did not provide an image ID"
 )
-_PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
 
 
-class Builder(NamedTuple):
+class BuildKit(NamedTuple):
     """A docker client that builds with BuildKit."""
 
     path: str
     version: str
     buildx: bool
+    endpoint: Endpoint
+    start_hint: str = "sudo systemctl start docker"
+
+    def argv(self, build: Build, dockerfile: Path, id_file: Path) -> list[str]:
+        """Return the command that builds."""
+        load = ["--load"] if self.buildx else []
+        shared = arguments(build, dockerfile, id_file)
+        return [self.path, "build", "--progress=plain", *load, *shared]
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment of the command."""
+        return client_environment(self.endpoint)
+
+    def adapt(self, dockerfile: str, context: Path) -> str:  # noqa: ARG002 -- BuildKit needs nothing
+        """Return it as it is."""
+        return dockerfile
+
+    def progress(self, on_event: OnEvent) -> Progress:
+        """Return a reader of BuildKit's plain progress."""
+        return Progress(on_event)
+
+    def end_steps(self, pid: int) -> None:
+        """Leave it to the engine: it ends what runs when its client has gone."""
+
+    def is_gone(self, progress: Progress) -> bool:
+        """Tell a failed build from an engine that died under it."""
+        if progress.failed is None and _ENGINE_GONE.search("\n".join(progress.end())):
+            return True
+        answer = _ask([self.path, "version", "--format", "{{.Server.Version}}"], self.endpoint)
+        return answer is None or answer.returncode != 0
 
 
-class Build(NamedTuple):
-    """What is built: a context folder, and what ``docker build`` takes beside it."""
-
-    context: Path
-    tag: str
-    dockerfile: str = "Dockerfile"
-    target: str | None = None
-    build_args: Mapping[str, str] = {}
-    labels: Mapping[str, str] = {}
-    secrets: Mapping[str, Path] = {}
-    """Files for ``RUN --mount=type=secret,id=NAME``: no layer keeps them."""
-
-
-def find_builder(endpoint: Endpoint) -> Builder:
+def find_builder(endpoint: Endpoint) -> BuildKit:
     """Find the first docker client that can do BuildKit here.
 
     Raises EngineUnavailable naming every client that was found and why it cannot.
@@ -65,7 +77,7 @@ def find_builder(endpoint: Endpoint) -> Builder:
         version = client_version(path)
         buildx, fault = _judge(path, version, endpoint)
         if not fault:
-            return Builder(path, version, buildx)
+            return BuildKit(path, version, buildx, endpoint)
         found.append(f"{path}: {version}: {fault}")
     raise EngineUnavailable(
         "no docker client here can build with BuildKit",
@@ -125,81 +137,3 @@ def client_environment(endpoint: Endpoint) -> dict[str, str]:
         "BUILDX_NO_DEFAULT_ATTESTATIONS": "1",
         "DOCKER_CLI_HINTS": "false",
     }
-
-
-def run_build(
-    builder: Builder, endpoint: Endpoint, build: Build, log: Path, on_event: OnEvent
-) -> str:
-    """Run one build to its end and return the image's id; everything said goes to ``log``.
-
-    Raises BuildFailed with the failing step, the end of its output and the log file.
-    """
-    log.parent.mkdir(parents=True, exist_ok=True)
-    progress = Progress(on_event)
-    with tempfile.TemporaryDirectory(prefix="envforge-build-") as scratch:
-        id_file = Path(scratch) / "image-id"
-        argv = _argv(builder, build, id_file)
-        with log.open("a", encoding="utf-8", buffering=1) as record:
-            code = _follow(argv, endpoint, progress, record)
-        if code != 0 or not id_file.is_file():
-            gone = _is_gone(builder, endpoint, progress)
-            raise _engine_gone(progress, log) if gone else _failure(progress, code, log)
-        return id_file.read_text(encoding="ascii").strip()
-
-
-def _follow(argv: list[str], endpoint: Endpoint, progress: Progress, record: IO[str]) -> int:
-    record.write(f"$ {' '.join(argv)}\n")
-    with contextlib.ExitStack() as stack:
-        try:
-            process = stack.enter_context(spawn(argv, env=client_environment(endpoint)))
-        except OSError as error:
-            raise EngineUnavailable(f"cannot start {argv[0]}", because=(str(error),)) from error
-        for line in lines_of(process):
-            record.write(line + "\n")
-            progress.read(line)
-    return process.returncode
-
-
-def _argv(builder: Builder, build: Build, id_file: Path) -> list[str]:
-    argv = [builder.path, "build", "--progress=plain", f"--iidfile={id_file}", f"--tag={build.tag}"]
-    argv += [f"--file={build.context / build.dockerfile}"]
-    if builder.buildx:
-        argv += ["--load"]
-    if build.target is not None:
-        argv += [f"--target={build.target}"]
-    argv += [f"--build-arg={key}={value}" for key, value in sorted(build.build_args.items())]
-    argv += [f"--build-arg={name}" for name in _proxies_set() if name not in build.build_args]
-    argv += [f"--label={key}={value}" for key, value in sorted(build.labels.items())]
-    argv += [f"--secret=id={key},src={path}" for key, path in sorted(build.secrets.items())]
-    return [*argv, str(build.context)]
-
-
-def _proxies_set() -> list[str]:
-    """Return the proxy variables set here: Docker predefines them, no layer keeps their value."""
-    names = [name for plain in _PROXIES for name in (plain, plain.upper())]
-    return [name for name in names if os.environ.get(name)]
-
-
-def _is_gone(builder: Builder, endpoint: Endpoint, progress: Progress) -> bool:
-    """Tell a failed build from an engine that died under it, even if it is up again by now."""
-    if progress.failed is None and _ENGINE_GONE.search("\n".join(progress.end())):
-        return True
-    answer = _ask([builder.path, "version", "--format", "{{.Server.Version}}"], endpoint)
-    return answer is None or answer.returncode != 0
-
-
-def _engine_gone(progress: Progress, log: Path) -> BuildFailed:
-    step = progress.failed or progress.current
-    return BuildFailed(
-        f"the container engine stopped answering{f' in {step}' if step else ''}",
-        because=progress.tail_of(step),
-        hint="start the engine again (sudo systemctl start docker) and repeat; "
-        f"the whole log: {log}",
-    )
-
-
-def _failure(progress: Progress, code: int, log: Path) -> BuildFailed:
-    step = progress.failed or progress.current
-    cause, because = progress.cause_of(step)
-    where = f"in {step}" if step else f"(exit {code})"
-    return failure(cause, where, because, str(log))

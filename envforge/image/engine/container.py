@@ -22,6 +22,8 @@ from envforge.errors import RunFailed
 from envforge.image.engine.faults import closed_responses, converted, stopped_answering
 
 _MAX_LINKS = 40
+_ENDED = ("exited", "dead", "stopped")
+"""The last is podman's, before it has tidied up."""
 _SETTLE_S = 10.0
 _POLL_S = 0.1
 
@@ -45,9 +47,12 @@ class Answer(NamedTuple):
 class Container:
     """A started container. Use it as a context manager: it is removed, whatever happens."""
 
-    def __init__(self, client: docker.DockerClient, container_id: str, name: str) -> None:
+    def __init__(
+        self, client: docker.DockerClient, container_id: str, name: str, *, pid_column: str
+    ) -> None:
         self.id = container_id
         self.name = name
+        self._pid_column = pid_column
         self._client = client
         self._api: Any = client.api  # docker's stubs leave the low-level API untyped
 
@@ -103,7 +108,7 @@ class Container:
         """Say how the container ended; None while it runs. Raises EngineUnavailable."""
         with converted(f"look at {self.name}"):
             state = self._api.inspect_container(self.id)["State"]
-        if state["Status"] in ("created", "running", "paused", "restarting", "removing"):
+        if state["Status"] not in _ENDED:
             return None
         return Exit(int(state["ExitCode"]), bool(state.get("OOMKilled")))
 
@@ -125,14 +130,15 @@ class Container:
             try:
                 self._api.kill(self.id, name)
             except docker.errors.APIError as error:
-                if not error.is_client_error():
+                # podman 4 calls it its own fault (500) that there is nothing to signal any more.
+                if not error.is_client_error() and self.poll() is None:
                     raise
 
     def pids(self) -> tuple[int, ...]:
         """List its processes as the engine's machine numbers them; nothing once it has ended."""
         try:
             with converted(f"look at {self.name}"):
-                answer = self._api.top(self.id, ps_args="-eo pid")
+                answer = self._api.top(self.id, ps_args=self._pid_column)
         except RunFailed:
             return ()
         return tuple(int(row[0]) for row in answer["Processes"] or ())
@@ -203,10 +209,11 @@ class Container:
         """Open the archive of a path behind symbolic links; return it and where they led."""
         for _ in range(_MAX_LINKS):
             chunks, facts = self._open(path)
-            if not facts.get("linkTarget"):
+            target = posixpath.join(posixpath.dirname(path), facts.get("linkTarget") or path)
+            if target == path:  # podman follows links itself and names the place of every file
                 return chunks, path
             chunks.close()
-            path = posixpath.join(posixpath.dirname(path), facts["linkTarget"])
+            path = target
         raise RunFailed(f"too many symbolic links at {path} in {self.name}")
 
     def _open(self, path: str) -> tuple[Any, dict[str, Any]]:

@@ -7,6 +7,7 @@ import shutil
 import socket
 import stat
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from envforge.errors import EngineUnavailable
 from envforge.image.engine.faults import BROKEN_CONNECTION
 
 DEFAULT_HOST = "unix:///var/run/docker.sock"
-_WITHOUT = "without an engine: envforge run canary --on local"
+WITHOUT = "without an engine: envforge run canary --on local"
 _PROBE_TIMEOUT_S = 10
 
 
@@ -57,11 +58,12 @@ def _read_context(name: str | None) -> Any:
 _CONTEXT_HINT = "docker context ls   (then: export DOCKER_CONTEXT=NAME)"
 
 
-def open_client(endpoint: Endpoint) -> docker.DockerClient:
-    """Open a client whose engine has answered once.
+Explain = Callable[[str, BaseException], EngineUnavailable]
+"""Address and error -> what was found there and what to type."""
 
-    Raises EngineUnavailable saying what was found and what to type.
-    """
+
+def open_client(endpoint: Endpoint, explain: Explain) -> docker.DockerClient:
+    """Open a client whose engine has answered once. Raises what ``explain`` says."""
     client = None
     try:
         _knock(endpoint.host)
@@ -70,7 +72,7 @@ def open_client(endpoint: Endpoint) -> docker.DockerClient:
     except BROKEN_CONNECTION as error:
         if client is not None:
             client.close()
-        raise no_engine(endpoint.host, error) from error
+        raise explain(endpoint.host, error) from error
     return client
 
 
@@ -80,6 +82,15 @@ def _knock(host: str) -> None:
         with socket.socket(socket.AF_UNIX) as caller:
             caller.settimeout(_PROBE_TIMEOUT_S)
             caller.connect(host.removeprefix("unix://"))
+
+
+def accepts(host: str) -> bool:
+    """Tell whether somebody listens on a local socket."""
+    try:
+        _knock(host)
+    except OSError:
+        return False
+    return True
 
 
 def _client(endpoint: Endpoint) -> docker.DockerClient:
@@ -100,7 +111,7 @@ def no_engine(host: str, error: BaseException) -> EngineUnavailable:
     return EngineUnavailable(
         f"no container engine answers at {host}",
         because=tuple(because),
-        hint=f"{hint}\n{_WITHOUT}",
+        hint=f"{hint}\n{WITHOUT}",
     )
 
 

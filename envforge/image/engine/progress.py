@@ -97,8 +97,11 @@ class Progress:
             self._on_event(Event("step", text, int(header["at"]), int(header["of"])))
         else:
             step = Step(vertex, "", text)
-        self._steps[vertex] = step
-        self._tails[vertex] = collections.deque(maxlen=_TAIL_LINES)
+        self._remember(step)
+
+    def _remember(self, step: Step) -> None:
+        self._steps[step.vertex] = step
+        self._tails[step.vertex] = collections.deque(maxlen=_TAIL_LINES)
 
     def _go_on(self, step: Step, text: str) -> None:
         # Output without a last line end has the closing line glued to it.
@@ -110,25 +113,32 @@ class Progress:
         if closed:
             self._close(step, closed[1], closed[2])
         elif output:
-            self._keep(step, output[1])
-            self._on_event(_said(output[1]))
+            self._say(step, output[1])
         elif step.number:
             # Progress of BuildKit itself (a COPY's bytes): shown, not part of a failure's story.
             self._on_event(Event("log", text))
 
-    def _keep(self, step: Step, line: str) -> None:
+    def _say(self, step: Step, line: str) -> None:
+        """Take a line that the step's own command wrote."""
         self._tails[step.vertex].append(line)
         cause = cause_in(line)
         if cause is not None:
             self._causes.setdefault(step.vertex, (cause, line))
+        self._on_event(_said(line))
 
     def _close(self, step: Step, word: str, rest: str) -> None:
         if word == "ERROR":
-            self.failed = step
-            self._keep(step, rest)
+            self._fail(step, rest)
         elif step.number:
-            note = " (cached)" if word == "CACHED" else ""
-            self._on_event(Event("done", f"[{step.number}] {step.instruction}{note}"))
+            self._finish(step, cached=word == "CACHED")
+
+    def _fail(self, step: Step, rest: str) -> None:
+        self.failed = step
+        self._tails[step.vertex].append(rest)
+
+    def _finish(self, step: Step, *, cached: bool) -> None:
+        note = " (cached)" if cached else ""
+        self._on_event(Event("done", f"[{step.number}] {step.instruction}{note}"))
 
 
 def _said(text: str) -> Event:
