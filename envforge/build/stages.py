@@ -114,7 +114,7 @@ def take_compiled(work: Work) -> Compiled:
             wheels[name] = hash_file(path)
             link(path, prepared.wheels / name)
         path.unlink()
-    engine.remove(tag)
+    engine.discard(tag)
     return Compiled(wheels, built_with)
 
 
@@ -137,5 +137,5 @@ def name_image(work: Work, verified: tuple[CheckLock, ...]) -> str:
         dockerfile.write_text(f"FROM {prepared.unverified}\n", encoding="utf-8")
         named = Build(Path(folder), prepared.image, labels=labels)
         image_id = work.engine.build(named, log=work.log, on_event=work.on_event)
-    work.engine.remove(prepared.unverified)
+    work.engine.discard(prepared.unverified)
     return image_id

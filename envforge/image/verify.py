@@ -15,7 +15,7 @@ from envforge.binaries.subject import read_wheel
 from envforge.binaries.verdict import find_lacks, verdict
 from envforge.errors import RunFailed, VerificationFailed
 from envforge.events import Event, OnEvent
-from envforge.image.engine import Answer, Container, Engine, Image, Launch, Mount
+from envforge.image.engine import OF_A_BUILD, Answer, Container, Engine, Image, Launch, Mount
 from envforge.image.lock import CheckLock
 from envforge.image.plan import Plan
 from envforge.image.render import arch_list
@@ -55,7 +55,8 @@ class Verified(NamedTuple):
 def verify(engine: Engine, image: str, plan: Plan, on_event: OnEvent) -> Verified:
     """Run every check the plan calls for inside ``image``; VerificationFailed at the first fault.
 
-    The container has no network and is removed, whatever happens.
+    The container has no network and is removed, whatever happens; should envforge be killed, by
+    the next build of the plan.
     """
     checks = _checks(plan)
     launch = Launch(
@@ -64,6 +65,7 @@ def verify(engine: Engine, image: str, plan: Plan, on_event: OnEvent) -> Verifie
         user=_USER,
         network="none",
         mounts=[Mount(assets.TEMPLATES / "verify", _INSIDE)],
+        labels=OF_A_BUILD,
         workdir="/tmp",  # noqa: S108 -- inside the container
     )
     with engine.run(launch) as container:

@@ -11,7 +11,7 @@ import pytest
 from image_parts import PrivateEngine, make_context
 
 from envforge.errors import EngineUnavailable, RunFailed
-from envforge.image.engine import Build, Engine, Exit, Launch, Mount
+from envforge.image.engine import OF_A_BUILD, Build, Engine, Exit, Launch, Mount
 
 pytestmark = pytest.mark.engine
 
@@ -164,6 +164,24 @@ def test_a_container_somebody_else_removed_is_no_error(engine: Engine, tiny: str
         engine.remove_leftover(found)
         with pytest.raises(RunFailed):
             container.wait()
+
+
+def test_a_tag_of_a_build_is_discarded_with_what_a_killed_one_left_and_never_with_a_run(
+    engine: Engine, tiny: str, tmp_path: Path
+) -> None:
+    tag = "envforge-test/discarded"
+    (tmp_path / "Dockerfile").write_text(f"FROM {tiny}\nLABEL envforge.test={os.getpid()}\n")
+    engine.build(Build(tmp_path, tag), log=tmp_path / "log.txt")
+    left = engine.run(shell(tag, "sleep 600", labels=OF_A_BUILD))
+    with engine.run(shell(tag, "sleep 600")) as work:
+        with pytest.raises(RunFailed) as caught:
+            engine.discard(tag)
+        assert caught.value.what == f"the engine refused to remove the image {tag}"
+        assert not is_left(engine, left.name)
+        assert is_left(engine, work.name)
+    engine.discard(tag)
+    assert engine.image(tag) is None
+    engine.discard(tag)
 
 
 def test_a_gpu_the_engine_cannot_give_is_said_with_what_to_install(

@@ -34,11 +34,12 @@ from envforge.image.engine.container import (
 )
 from envforge.image.engine.endpoint import Endpoint, find_endpoint, no_engine, open_client
 from envforge.image.engine.faults import converted, said_by
-from envforge.image.engine.launch import LABEL, Launch, Mount
+from envforge.image.engine.launch import LABEL, OF_A_BUILD, Launch, Mount
 from envforge.image.engine.podman_builder import find_podman
 
 __all__ = [
     "KINDS",
+    "OF_A_BUILD",
     "Answer",
     "Build",
     "Capacity",
@@ -219,6 +220,18 @@ class Engine:
         with converted(f"remove the image {ref}"), contextlib.suppress(docker.errors.ImageNotFound):
             self._client.images.remove(ref)
 
+    def discard(self, ref: str) -> None:
+        """Remove a tag that only a build knows, with what a killed build left running of it.
+
+        Such a container would hold the image. Raises RunFailed where another one does.
+        """
+        filters = {"label": [f"{key}={value}" for key, value in OF_A_BUILD.items()]}
+        with converted(f"remove what is left of {ref}"):
+            api: Any = self._client.api
+            for row in api.containers(all=True, filters={**filters, "ancestor": ref}):
+                remove_container(self._client, row["Id"])
+        self.remove(ref)
+
     def run(self, launch: Launch) -> Container:
         """Start a container.
 
@@ -272,7 +285,9 @@ class Engine:
         As :meth:`Container.files`. Raises RunFailed, EngineUnavailable.
         """
         with converted(f"read the files of {image}"):
-            created = self._client.containers.create(image, ["true"], labels=LABEL)
+            created = self._client.containers.create(
+                image, ["true"], labels={**LABEL, **OF_A_BUILD}
+            )
         with self._container(str(created.id), image) as container:
             on_event(Event("step", f"reading the files of {image}"))
             yield from container.files(wanted, folder)

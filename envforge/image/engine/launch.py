@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 LABEL = {"envforge": "1"}
+OF_A_BUILD = {"envforge.part": "build"}
+"""Also on containers that are there to look at what was built, and are nobody's work."""
 SHM_SIZE_MIB = 1024
 """Docker's own 64 MB end a DataLoader's workers with "Bus error"."""
 
