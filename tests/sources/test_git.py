@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from envforge.errors import SourceError
+from envforge.errors import HashMismatch, SourceError
 from envforge.sources import repository
 from envforge.sources.git import GitTree, Submodule, fetch_tree, verify_tree
+from envforge.sources.mirror import HeldTree, Manifest, Mirror
 from envforge.sources.store import Store
 
 WITHOUT = frozenset({"third_party/fbgemm"})
@@ -302,6 +303,7 @@ def test_a_silent_server_is_given_up(upstream, tmp_path, monkeypatch):
 KILLED = """
 import sys
 from envforge.sources.git import GitTree, fetch_tree
+from envforge.sources.mirror import HeldTree, Manifest, Mirror
 from envforge.sources.store import Store
 from pathlib import Path
 url, commit, root = sys.argv[1:]
@@ -418,3 +420,64 @@ def test_a_server_that_asks_for_a_password_is_an_error_not_a_prompt(upstream, gi
             fetch_tree(upstream.tree(urls=(url,)), git_store)
         server.shutdown()
     assert caught.value.because == (f"{url}: fatal: Authentication failed for '{url}/'",)
+
+
+def mirrored(upstream, folder: Path, tree: GitTree) -> Store:
+    """A store with nothing in it, and a mirror that holds ``tree``; the upstream is gone."""
+    fetched = fetch_tree(tree, Store(folder / "first"))
+    mirror = Mirror(folder / "mirror")
+    mirror.write(
+        Manifest(
+            kind="recipe",
+            name="demo",
+            title="a recipe",
+            created="2026-11-22T22:00:00+00:00",
+            envforge="0.1.0",
+            inputs={},
+            trees={
+                upstream.commit: HeldTree(file=mirror.put(fetched.archive), record=fetched.record)
+            },
+        )
+    )
+    shutil.rmtree(upstream.folder)
+    return Store(folder / "second", mirror.root, offline=True)
+
+
+def test_a_tree_in_the_mirror_needs_neither_upstream_nor_network(upstream, tmp_path):
+    tree = upstream.tree(submodules=upstream.recorded())
+    store = mirrored(upstream, tmp_path, tree)
+    fetched = fetch_tree(tree, store)
+    folder = extracted(fetched.archive, tmp_path / "out")
+    verify_tree(folder, fetched.record)
+    assert len(fetched.record) == 3
+
+
+def test_a_commit_of_a_tree_in_the_mirror_is_had_as_a_repository(upstream, tmp_path):
+    store = mirrored(upstream, tmp_path, upstream.tree())
+    wanted = repository.Wanted((upstream.url,), upstream.commit)
+    bare = repository.fetch_commit(wanted, "torch", store)
+    assert git(bare, "show", f"{upstream.commit}:setup") == "a tree"
+
+
+def test_a_tree_in_the_mirror_that_lacks_a_submodule_is_not_taken(upstream, tmp_path):
+    store = mirrored(upstream, tmp_path, upstream.tree(without=WITHOUT))
+    with pytest.raises(SourceError) as caught:
+        fetch_tree(upstream.tree(submodules=upstream.recorded()), store)
+    assert caught.value.what == (
+        f"third_party/fbgemm at commit {upstream.fbgemm} is not on this machine,"
+        " and --offline asks no network"
+    )
+
+
+def test_a_tree_damaged_in_the_mirror_is_not_taken(upstream, tmp_path):
+    tree = upstream.tree()
+    store = mirrored(upstream, tmp_path, tree)
+    assert store.mirror
+    held = Mirror(store.mirror).manifests()[0].trees[upstream.commit].file
+    path = Mirror(store.mirror).store.path_of(held.sha256)
+    path.unlink()
+    path.write_bytes(b"not a tar file")
+    with pytest.raises(HashMismatch) as caught:
+        fetch_tree(tree, store)
+    name = f"the source tree of commit {upstream.commit[:12]}"
+    assert caught.value.what == f"{name} in the mirror has changed on disk"
