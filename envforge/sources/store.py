@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 import shutil
-import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -136,14 +136,22 @@ class Store(NamedTuple):
 
     @contextlib.contextmanager
     def workspace(self) -> Iterator[Path]:
-        """Give a directory on the store's file system that is gone after the block."""
+        """Give a directory on the store's file system that is gone after the block.
+
+        What killed processes left goes, too: whoever works in a directory holds its lock.
+        """
         parent = self.root / "tmp"
         parent.mkdir(parents=True, exist_ok=True)
-        directory = Path(tempfile.mkdtemp(dir=parent))
-        try:
-            yield directory
-        finally:
-            shutil.rmtree(directory, ignore_errors=True)
+        for abandoned in parent.glob("*.lock"):
+            with contextlib.suppress(filelock.Timeout), filelock.FileLock(abandoned, timeout=0):
+                _remove_workspace(abandoned)
+        lock = parent / f"{uuid.uuid4().hex}.lock"
+        with filelock.FileLock(lock):
+            try:
+                lock.with_suffix("").mkdir()
+                yield lock.with_suffix("")
+            finally:
+                _remove_workspace(lock)
 
     def partial_of(self, sha256: str) -> Path:
         """Return where an unfinished download of this hash waits to be resumed."""
@@ -166,6 +174,11 @@ class Store(NamedTuple):
             yield
         finally:
             lock.release()
+
+
+def _remove_workspace(lock: Path) -> None:
+    shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+    lock.unlink(missing_ok=True)
 
 
 def mismatch(name: str, expected: str, found: str, *origin: str) -> HashMismatch:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -70,3 +72,40 @@ def test_a_workspace_is_gone_after_a_failure(store: Store) -> None:
     with pytest.raises(KeyboardInterrupt):
         interrupted(store, seen)
     assert not seen[0].parent.exists()
+
+
+LEFT = """
+import sys, time
+from pathlib import Path
+from envforge.sources.store import Store
+with Store(Path(sys.argv[1])).workspace() as folder:
+    (folder / "half a wheel").write_text("x")
+    print(folder, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_what_a_killed_process_left_in_its_workspace_is_removed_and_a_living_ones_is_not(
+    store: Store,
+) -> None:
+    command = [sys.executable, "-c", LEFT, str(store.root)]
+    killed, living = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    try:
+        left, used = [Path(each.stdout.readline().strip()) for each in (killed, living)]
+        killed.kill()
+        killed.wait()
+        with store.workspace() as folder:
+            assert sorted(path.name for path in folder.parent.iterdir() if path.is_dir()) == sorted(
+                [folder.name, used.name]
+            )
+        assert not left.exists()
+        assert (used / "half a wheel").exists()
+    finally:
+        for each in (killed, living):
+            each.kill()
+            each.communicate()
+    with store.workspace() as folder:
+        assert len(list(folder.parent.iterdir())) == 2, "a directory and its lock"
+    assert list(folder.parent.iterdir()) == []
