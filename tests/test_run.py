@@ -26,7 +26,7 @@ from envforge.errors import (
 from envforge.events import ignore
 from envforge.image.lock import BaseLock, Lock, write_lock
 from envforge.resolver import Resolution
-from envforge.run import RunRequest, require_success, run
+from envforge.run import RunRequest, preview, require_success, run
 from envforge.run.place import _docker_place, _refuse_cards
 from envforge.training import Attempt, Change, RunRecord
 
@@ -127,6 +127,62 @@ def test_a_run_that_has_succeeded_is_left_alone_until_something_changes(toy):
     assert Path("run/run.json").stat().st_mtime_ns == before
     assert toy.events[-1].text == "toy has already succeeded here"
     assert len(toy(steps=25).attempts) == 2
+
+
+@pytest.fixture
+def steep(toy, tmp_path):
+    """Train a toy that diverges at a learning rate above 0.05; its ladder halves it."""
+    folder = tmp_path / "steep" / "toy"
+    shutil.copytree(TOY, folder)
+    text = (folder / "recipe.yaml").read_text()
+    for old, new in (
+        ('  - "{device}"\n', '  - "{device}"\n  - "{rate}"\n'),
+        ("parameters:\n", 'parameters:\n  rate: { kind: number, default: "0.01", help: rate }\n'),
+        ("verify: existence", "verify: existence, retries: { diverged: 2 }"),
+        ("verify: existence", "verify: existence, divergence: { rates: [rate] }"),
+    ):
+        assert text.count(old) == 1
+        text = text.replace(old, new)
+    (folder / "recipe.yaml").write_text(text)
+    return lambda **settings: toy(recipe=f"{folder}/", **settings)
+
+
+def rates(record):
+    return [
+        (change.before, change.after)
+        for attempt in record.attempts
+        for change in attempt.changes
+        if change.setting == "rate"
+    ]
+
+
+def test_the_same_command_goes_on_with_what_the_ladder_has_come_down_to(steep, toy):
+    first = steep(habit="steep", rate=0.2)
+    require_success(first)
+    assert (first.settings["rate"], rates(first)) == (0.05, [(0.2, 0.1), (0.1, 0.05)])
+    again = steep(habit="steep", rate="0.20", steps=30)
+    require_success(again)
+    assert again.settings["rate"] == 0.05
+    assert again.last.changes == (Change(setting="steps", before=20, after=30),)
+    assert len(again.attempts) == len(first.attempts) + 1
+    assert [event.text for event in toy.events if event.text.startswith("rate ")] == [
+        "rate stays 0.05: earlier attempts gave up 0.2; any other value would change it"
+    ]
+
+
+def test_another_value_than_before_is_what_is_trained_with(steep):
+    steep(habit="steep", rate=0.2)
+    record = steep(habit="good", rate=0.04, steps=30)
+    require_success(record)
+    assert (record.settings["rate"], record.last.rate_factor) == (0.04, pytest.approx(0.8))
+    assert rates(steep(habit="good", rate=0.2, steps=40))[-1] == (0.04, 0.2)
+
+
+def test_a_preview_of_the_same_command_has_what_the_run_will_have(steep, tmp_path):
+    steep(habit="steep", rate=0.2)
+    request = RunRequest(f"{tmp_path}/steep/toy/", on="local", run_dir=Path("run"),
+                         settings={"rate": "0.2", "steps": "30"})  # fmt: skip
+    assert preview(request).settings["rate"] == 0.05
 
 
 def test_a_recipe_may_want_to_be_verified_again(toy, tmp_path):

@@ -19,6 +19,7 @@ from envforge.run.prepare import Preparation, Prepared
 from envforge.run.preview import Preview, preview
 from envforge.run.request import On, RunRequest
 from envforge.run.staged import Inputs, Staged, inputs_of, read_staged, write_staged
+from envforge.run.wishes import read_wishes
 from envforge.training import (
     Change,
     Clock,
@@ -58,11 +59,15 @@ def run(
     loaded = load_recipe(request.recipe, shelves(request.shelves))
     with open_folder(request.run_dir or _new_folder(loaded.recipe, clock)) as folder:
         earlier = _earlier(folder, loaded.recipe)
+        wishes = read_wishes(loaded.recipe, request.settings, earlier)
+        request = request._replace(settings=wishes.new)
+        for words in wishes.standing:
+            on_event(Event("warning", words))
         with find_place(request, loaded, earlier, on_event) as place:
             if not loaded.recipe.variants:
                 refuse_torch(loaded.recipe, place)
             prepared = _prepare(request, loaded, place, folder, on_event)
-            record = record_of(prepared, place, folder, earlier)
+            record = record_of(prepared, place, folder, earlier, wishes.asked)
             changes = changes_of(earlier, record)
             if _is_done(loaded.recipe, earlier, changes):
                 on_event(Event("done", f"{loaded.recipe.name} has already succeeded here"))

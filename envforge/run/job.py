@@ -28,7 +28,11 @@ from envforge.training import (
 
 
 def record_of(
-    prepared: Prepared, place: Place, folder: RunFolder, earlier: RunRecord | None
+    prepared: Prepared,
+    place: Place,
+    folder: RunFolder,
+    earlier: RunRecord | None,
+    asked: Mapping[str, Setting],
 ) -> RunRecord:
     """Describe the run as it will be; its attempts so far are kept."""
     recipe = prepared.loaded.recipe
@@ -42,6 +46,7 @@ def record_of(
         reference=prepared.loaded.reference,
         run_dir=str(folder.path),
         settings=prepared.settled.values,
+        asked=dict(asked),
         command=command_of(prepared, place, prepared.settled.values, None),
         on=place.on,
         device=prepared.device,

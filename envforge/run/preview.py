@@ -32,6 +32,7 @@ from envforge.recipes.stage import Wish, patches_of
 from envforge.recipes.variant import find_variant
 from envforge.run.request import RunRequest
 from envforge.run.staged import read_staged
+from envforge.run.wishes import read_wishes
 from envforge.training.record import read_record
 
 
@@ -61,6 +62,9 @@ class Preview(msgspec.Struct, frozen=True, kw_only=True):
 def preview(request: RunRequest) -> Preview:
     """Say what a run would be; UnknownName, DocumentError, UsageError as the run itself."""
     loaded = load_recipe(request.recipe, shelves(request.shelves))
+    record = read_record(request.run_dir) if request.run_dir else None
+    wishes = read_wishes(loaded.recipe, request.settings, record)
+    request = request._replace(settings=wishes.new)
     before = _settings_before(request)
     torch = _torch_of(request)
     name = request.settings.get("variant") or str(before.get("variant") or "")

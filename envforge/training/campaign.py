@@ -30,7 +30,14 @@ from envforge.training.executor import Executor
 from envforge.training.failures import Verdict
 from envforge.training.job import Job
 from envforge.training.journal import Journal
-from envforge.training.ladder import Move, followed, memory_settings, next_move, owed
+from envforge.training.ladder import (
+    Move,
+    followed,
+    memory_settings,
+    next_move,
+    owed,
+    rate_kept,
+)
 from envforge.training.record import Attempt, Change, Lowering, RunRecord
 from envforge.training.remembered import remember
 from envforge.training.supervisor import Surroundings, supervise
@@ -65,21 +72,23 @@ def persevere(
     ``changes`` are those that a person asked for. Raises what :func:`supervise` raises.
     """
     campaign, stops = _Campaign(plan, journal, surroundings), surroundings.stops
-    move = campaign.left_over(settings)
+    kept = rate_kept(plan.ladder, changes)
+    move = campaign.left_over(settings, kept) or Move(settings, "", kept)
     while True:
         try:
-            campaign.attempt(move or Move(settings, ""), changes)
+            campaign.attempt(move, changes)
         except Stopped:
             return journal.stop(stops.first or "SIGTERM")
         record = journal.record
         settings = record.settings
         if record.last.reason in ("finished", "cancelled", "preempted", "check-failed"):
             return record
-        move = next_move(plan.ladder, settings, campaign.attempts)
-        if move is None:
+        following = next_move(plan.ladder, settings, campaign.attempts)
+        if following is None:
             return record
         if stops.first:
             return journal.stop(stops.first)
+        move = following
         surroundings.on_event(Event("warning", f"starting again {move.why}"))
         changes = ()
 
@@ -96,13 +105,16 @@ class _Campaign:
         """Those of this envforge: a person who starts a run again gives it all its tries anew."""
         return self._journal.record.attempts[self._first :]
 
-    def left_over(self, settings: Mapping[str, Setting]) -> Move | None:
-        """What an earlier envforge had decided, and was killed over."""
+    def left_over(self, settings: Mapping[str, Setting], rate_kept: float) -> Move | None:
+        """What an earlier envforge had decided, and was killed over.
+
+        A person who answers a divergence with a rate of their own is not improved upon.
+        """
         record = self._journal.record
         noted = record.lowering
         if noted is not None:
             return Move(noted.settings, noted.why, noted.factor, noted.stretch)
-        if not record.attempts or record.last.reason != "diverged":
+        if not record.attempts or record.last.reason != "diverged" or rate_kept != 1:
             return None
         return next_move(self._plan.ladder, settings, (record.last,))
 

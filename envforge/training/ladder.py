@@ -11,7 +11,7 @@ from typing import NamedTuple
 from envforge.recipes.document import Rescale, Setting
 from envforge.recipes.ladder import Ladder, LadderStep
 from envforge.training.checkpoints import Saved, Scaling, number_in
-from envforge.training.record import Attempt
+from envforge.training.record import Attempt, Change
 
 
 class Move(NamedTuple):
@@ -103,6 +103,19 @@ def lowered(ladder: Ladder, settings: Mapping[str, Setting]) -> dict[str, Settin
         if isinstance(value := settings.get(name), int | float)
     }
     return {**settings, **rates}
+
+
+def rate_kept(ladder: Ladder, changes: Sequence[Change]) -> float:
+    """How much of its learning rate a run keeps after what a person has changed; 1.0: all.
+
+    A checkpoint brings its own rate back: what the person asks for must be put into it.
+    """
+    for change in changes:
+        if change.setting in ladder.divergence.rates:
+            before, after = change.before, change.after
+            if isinstance(before, int | float) and isinstance(after, int | float):
+                return after / before if before and after else 1.0
+    return 1.0
 
 
 def owed(attempts: Sequence[Attempt], good: Saved, *, in_steps: bool) -> tuple[Scaling, ...]:

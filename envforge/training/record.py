@@ -131,6 +131,8 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What ``envforge run`` finds the recipe by: its name, or its folder."""
     run_dir: str
     settings: dict[str, int | float | str] = {}
+    asked: dict[str, int | float | str] = {}
+    """What a person has asked for with ``--set``, the latest of each."""
     command: tuple[str, ...] = ()
     on: Literal["docker", "local"]
     device: str = "auto"

@@ -15,6 +15,7 @@ from envforge.errors import EngineUnavailable
 from envforge.recipes.document import CheckpointRule
 from envforge.recipes.ladder import Divergence, Explosion, Ladder, LadderStep
 from envforge.training import (
+    Change,
     Journal,
     Plan,
     RunRecord,
@@ -57,6 +58,7 @@ def campaign(toy_job, events):
         stops=None,
         settings=None,
         rescale=None,
+        asked=(),
         **changes,
     ):
         made = []
@@ -84,7 +86,9 @@ def campaign(toy_job, events):
             journal = Journal(folder, record, "checkpoints/step-*.txt", clock)
             surroundings = Surroundings(clock, stops or StopRequests(), events.append)
             plan = Plan(job, Counting(), ladder, rescale, card)
-            return persevere(plan, record.settings, (), journal, surroundings)
+            wanted = {each.setting: each.after for each in asked}
+            journal.change(settings={**record.settings, **wanted})
+            return persevere(plan, journal.record.settings, asked, journal, surroundings)
 
     return run
 
@@ -322,6 +326,20 @@ def test_an_older_checkpoint_gets_the_rate_that_a_newer_one_had_come_down_to(cam
         ("checkpoints/step-000005.txt", [[0.5, 10, 1.0], [0.5, 5, 1.0]]),
     ]
     assert [attempt.rate_factor for attempt in record.attempts] == [None, 0.5, 0.5]
+
+
+@pytest.mark.parametrize("death", ["killed", "explodes"])
+def test_a_rate_that_a_person_asks_for_is_in_force_in_the_checkpoint_too(campaign, death):
+    executor = Writing()
+    changes = {"ladder": Ladder(divergence=LADDER.divergence), "rule": RULE, "executor": executor}
+    campaign([death], **changes)
+    asked = (Change(setting="rate", before=0.1, after=0.04),)
+    record = campaign(["good"], asked=asked, **changes)
+    factor = record.last.rate_factor
+    assert (record.settings["rate"], factor) == (0.04, pytest.approx(0.4))
+    assert record.last.changes == asked
+    number = 5 if death == "killed" else 10
+    assert executor.scaled == [(f"checkpoints/step-{number:06}.txt", [[factor, number, 1.0]])]
 
 
 def test_a_success_with_a_bad_last_checkpoint_is_none(campaign):

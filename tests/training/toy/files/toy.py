@@ -1,6 +1,6 @@
 """A training without a framework: a chain of hashes for weights, and a habit for its end.
 
-toy.py RUN_DIR STEPS DELAY HABIT DEVICE
+toy.py RUN_DIR STEPS DELAY HABIT DEVICE [RATE]
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 RUN_DIR, STEPS, DELAY, HABIT = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), sys.argv[4]
+RATE = float(sys.argv[6]) if sys.argv[6:] else 0.0
 FOLDER = RUN_DIR / "checkpoints"
 EXPLODED = "exploded-"
 """Weights that load, and that no number comes out of when a training goes on from them."""
@@ -81,7 +82,8 @@ def learn(weights, step):
 
 def loss_of(weights, step):
     """The loss before the step is taken; of an explosion it is seen after a while."""
-    seen = {"nan": 10, "nan-at-once": 0, "explodes": 13}.get(HABIT, STEPS)
+    steep = 13 if RATE > 0.05 else STEPS
+    seen = {"nan": 10, "nan-at-once": 0, "explodes": 13, "steep": steep}.get(HABIT, STEPS)
     if step > seen or (weights.startswith(EXPLODED) and HABIT != "explodes"):
         return "nan"
     return "1000.0" if HABIT == "wild" else f"{1 / step:.4f}"
