@@ -1,0 +1,2 @@
+# What runtime sets for whoever uses it: . environment-runtime.sh
+export ENVFORGE_PYTHON=/usr/bin/python2.7

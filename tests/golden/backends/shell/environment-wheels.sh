@@ -1,0 +1,1 @@
+# What wheels sets for whoever uses it: . environment-wheels.sh
