@@ -126,7 +126,7 @@ def prepare(database: Database, wanted: BuildRequest) -> Prepared:
 
 def _plan(database: Database, wanted: BuildRequest, lock: Lock | None) -> Plan:
     if wanted.request is None and lock is not None:
-        return make_plan(database, lock.resolution, _wanted_of(lock, wanted.source))
+        return plan_of(database, lock, wanted.source)
     assert wanted.request is not None  # noqa: S101 -- prepare() read the lock otherwise
     resolution = resolve(database, wanted.request._replace(placed=True))
     if resolution.route not in _BUILDABLE:
@@ -153,16 +153,17 @@ def refuse_drift(what: str, lock: Path, drift: tuple[Drift, ...]) -> None:
         )
 
 
-def _wanted_of(lock: Lock, source: Path | None) -> Wanted:
-    """What was asked for when the lock was written."""
+def plan_of(database: Database, lock: Lock, source: Path | None = None) -> Plan:
+    """Make the plan of a lock anew; ``source``: the user's own tree, where it was built of one."""
     features = lock.features
-    return Wanted(
+    wanted = Wanted(
         until=lock.stage,
         profile=features.profile if features else None,
         tree=_packed(source) if source else None,
         cudnn=f"=={features.cudnn}" if features and features.cudnn else None,
         torchvision=features is not None and features.torchvision is not None,
     )
+    return make_plan(database, lock.resolution, wanted)
 
 
 def _wanted(wanted: BuildRequest) -> Wanted:

@@ -17,7 +17,9 @@ _COMMANDS = {
     "inspect": "Which cards can this binary, wheel, environment or image really run on?",
     "list": "The cards, releases, toolkits, platforms and recipes that are known.",
     "build": "Build the PyTorch that runs on it, as a verified image.",
+    "verify": "Is the image still what the lock says; does it compute on the card at hand?",
     "run": "Train on it, and get there.",
+    "mirror": "Keep every input of a build for years, and build without a network.",
     "runs": "The runs there are: look at them, follow, stop, resume.",
 }
 
