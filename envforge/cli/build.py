@@ -58,6 +58,13 @@ if TYPE_CHECKING:
     help="Compilers at once.  [default: what cores and memory allow]",
 )
 @click.option(
+    "--backend",
+    type=click.Choice(["docker", "classic", "shell", "apptainer"]),
+    default="docker",
+    show_default=True,
+    help="Who builds: the engine, its builder without BuildKit, a script, Apptainer.",
+)
+@click.option(
     "--matrix",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Several builds in one go, from a file.",
@@ -75,6 +82,7 @@ def command(*, matrix: Path | None, **flags: Any) -> int:
 
 def _build(flags: dict[str, Any]) -> int:
     from envforge.build import build, prepare  # noqa: PLC0415
+    from envforge.build.backend import PLACED, command_for, for_backend, place  # noqa: PLC0415
     from envforge.capability.load import load  # noqa: PLC0415
     from envforge.documents import to_json  # noqa: PLC0415
     from envforge.image.render import write_context  # noqa: PLC0415
@@ -82,20 +90,29 @@ def _build(flags: dict[str, Any]) -> int:
         dry_run_json,
         dry_run_text,
         outcome_text,
+        placed_text,
         plan_text,
     )
     from envforge.report.progress import progress  # noqa: PLC0415
 
     database, as_json, quiet = load(), flags["as_json"], flags["quiet"]
     wanted = _wanted(database, flags)
-    prepared = prepare(database, wanted)
+    backend = flags["backend"]
+    prepared = for_backend(prepare(database, wanted), wanted, backend)
+    command = command_for(prepared, wanted, backend)
     if flags["dry_run"]:
         write_context(prepared.context, prepared.folder)
-        click.echo(dry_run_json(prepared) if as_json else dry_run_text(prepared), nl=not as_json)
+        text = dry_run_json(prepared, command) if as_json else dry_run_text(prepared)
+        click.echo(text, nl=not as_json)
         return 0
     with progress(quiet=quiet) as on_event:
         if not quiet:
             click.echo(plan_text(prepared), err=True)
+        if backend in PLACED:
+            place(prepared, wanted, on_event)
+            text = dry_run_json(prepared, command) if as_json else placed_text(prepared, command)
+            click.echo(text, nl=not as_json)
+            return 0
         if flags["install_engine"]:
             _install(on_event)
         outcome = build(prepared, wanted, on_event)
@@ -114,7 +131,7 @@ def _build_all(matrix: Path, flags: dict[str, Any]) -> int:
     from envforge.report.matrix import matrix_json, matrix_text  # noqa: PLC0415
     from envforge.report.progress import progress  # noqa: PLC0415
 
-    given = _given(*_DECIDED_BY_A_LOCK, "context", "lock", "source")
+    given = _given(*_DECIDED_BY_A_LOCK, "context", "lock", "source", "backend")
     if given:
         raise UsageError(
             f"--matrix and --{given[0]} contradict each other",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 import click
@@ -62,14 +63,21 @@ def dry_run_text(prepared: Prepared) -> str:
     return "\n".join(lines)
 
 
-def dry_run_json(prepared: Prepared) -> str:
-    """The plan as a document."""
+def placed_text(prepared: Prepared, command: list[str]) -> str:
+    """What builds a plan whose inputs are all in its folder."""
+    folder = shlex.quote(str(prepared.folder.absolute()))
+    return f"every input is in place; to build it:\n  cd {folder} && {shlex.join(command)}"
+
+
+def dry_run_json(prepared: Prepared, command: list[str]) -> str:
+    """The plan as a document; ``command`` builds it, none where envforge does."""
     document: dict[str, Any] = {
         "schema": "envforge.plan/1",
         "resolution": prepared.plan.resolution,
         "image": prepared.image,
         "base": prepared.plan.base,
         "context": {"folder": str(prepared.folder), **context_json(prepared.context)},
+        "command": command or None,
     }
     return to_json(document)
 
