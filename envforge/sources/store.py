@@ -24,7 +24,8 @@ from envforge.events import Event, OnEvent
 MIRROR = "ENVFORGE_MIRROR"
 """The directory of a mirror: what it holds is taken before the network is asked."""
 OFFLINE = "ENVFORGE_OFFLINE"
-"""Set to anything: nothing is asked of the network."""
+"""Set to 1: nothing is asked of the network."""
+_NO = ("", "0", "false", "no")
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 _CHUNK = 1 << 20
 
@@ -45,7 +46,7 @@ def default_store() -> Store:
             f"there is no mirror at {stated}", hint=f"envforge mirror create {stated} --gpu CARD"
         )
     mirror = Path(stated).resolve() if stated else None
-    return Store(default_root(), mirror, bool(os.environ.get(OFFLINE)))
+    return Store(default_root(), mirror, os.environ.get(OFFLINE, "") not in _NO)
 
 
 def hash_file(path: Path) -> str:

@@ -153,6 +153,12 @@ class PrivateEngine:
         assert wait_until(answers, 30), (self.folder / "log").read_text()[-2000:]
         return engine[0]
 
+    @property
+    def pid(self) -> int:
+        """A process of its network."""
+        assert self._process is not None
+        return self._process.pid
+
     def kill(self) -> None:
         """SIGKILL: what the out-of-memory killer or a power cut does to an engine."""
         if self._process is not None:
