@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from envforge.cli.options import json_option, quiet_option, request_options, to_request
+from envforge.cli.options import (
+    engine_option,
+    json_option,
+    quiet_option,
+    request_options,
+    to_request,
+)
 from envforge.errors import UsageError
 
 if TYPE_CHECKING:
@@ -70,8 +76,11 @@ if TYPE_CHECKING:
     help="Several builds in one go, from a file.",
 )
 @click.option(
-    "--install-engine", is_flag=True, help="Install and start Docker and mmdebstrap first (apt)."
+    "--install-engine",
+    is_flag=True,
+    help="Install and start the engine and mmdebstrap first (apt).",
 )
+@engine_option
 @json_option
 @quiet_option
 def command(*, matrix: Path | None, **flags: Any) -> int:
@@ -92,8 +101,10 @@ def _build(flags: dict[str, Any]) -> int:
         outcome_text,
         placed_text,
         plan_text,
+        stand_in_text,
     )
     from envforge.report.progress import progress  # noqa: PLC0415
+    from envforge.verify import find_stand_in  # noqa: PLC0415
 
     database, as_json, quiet = load(), flags["as_json"], flags["quiet"]
     wanted = _wanted(database, flags)
@@ -108,6 +119,9 @@ def _build(flags: dict[str, Any]) -> int:
     with progress(quiet=quiet) as on_event:
         if not quiet:
             click.echo(plan_text(prepared), err=True)
+            stand_in = find_stand_in(database, prepared.plan.resolution)
+            if stand_in is not None:
+                click.echo(stand_in_text(stand_in), err=True)
         if backend in PLACED:
             place(prepared, wanted, on_event)
             text = dry_run_json(prepared, command) if as_json else placed_text(prepared, command)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from envforge.cli.options import complete_cards, json_option, quiet_option
+from envforge.cli.options import complete_cards, engine_option, json_option, quiet_option
 from envforge.errors import UsageError
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ _EXITS = (
     help="Tell what code each of two targets has that the other lacks.",
     type=click.Path(),
 )
+@engine_option
 @json_option
 @quiet_option
 def command(  # noqa: PLR0913 -- one parameter a flag

@@ -122,7 +122,7 @@ def _to_variable(ctx: click.Context, param: click.Parameter, value: object) -> N
 
 
 def mirror_options(command: F) -> F:
-    """Add ``--mirror`` and ``--offline``, which :func:`envforge.sources.store.default_store` reads."""
+    """Add ``--mirror`` and ``--offline``; ``sources.store.default_store`` reads their variables."""
     mirror = click.option(
         "--mirror",
         type=click.Path(path_type=Path),
@@ -141,6 +141,18 @@ def mirror_options(command: F) -> F:
         help="Ask no network: what neither store nor mirror has is an error.",
     )
     return mirror(offline(command))
+
+
+def engine_option(command: F) -> F:
+    """Add ``--engine``; ``image.engine.connect`` reads its variable."""
+    return click.option(
+        "--engine",
+        type=click.Choice(["docker", "podman"]),
+        envvar="ENVFORGE_ENGINE",
+        expose_value=False,
+        callback=_to_variable,
+        help="Who builds and runs containers.  [default: docker]",
+    )(command)
 
 
 def json_option(command: F) -> F:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from envforge.cli.options import json_option, quiet_option
+from envforge.cli.options import engine_option, json_option, mirror_options, quiet_option
 from envforge.errors import EnvforgeError, UsageError
 
 if TYPE_CHECKING:
@@ -81,6 +81,8 @@ def _run_options(command: Callable[..., int]) -> Callable[..., int]:
 @click.command("run")
 @click.argument("recipe", shell_complete=_complete_recipes)
 @_run_options
+@mirror_options
+@engine_option
 @json_option
 @quiet_option
 @click.option("-v", "--verbose", is_flag=True, help="Show the training's own lines too.")

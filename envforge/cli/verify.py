@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from envforge.cli.options import json_option, quiet_option
+from envforge.cli.options import engine_option, json_option, quiet_option
 from envforge.errors import UsageError, VerificationFailed
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     metavar="PATH",
     help="Rehearse with this Python and its torch, without a lock or an engine.",
 )
+@engine_option
 @json_option
 @quiet_option
 def command(

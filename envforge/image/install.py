@@ -18,13 +18,17 @@ import platformdirs
 
 from envforge.errors import EngineUnavailable
 from envforge.events import Event, OnEvent, ignore
-from envforge.image.engine import connect
+from envforge.image.engine import chosen_kind, connect
 from envforge.image.engine.endpoint import DEFAULT_HOST, docker_clients, find_dockerd
 from envforge.sources import apt
 
 _ENGINE = ("docker.io", "iptables")
 _CLIENTS = ("docker-cli", "docker-buildx")
 """Packages of their own since Debian 13 and Ubuntu 24.04; before, docker.io holds the client."""
+_PODMAN = ("podman", "catatonit")
+"""podman and its init process, which it only recommends."""
+_PODMAN_OF_A_USER = ("uidmap", "slirp4netns", "fuse-overlayfs")
+_INIT = Path("/usr/libexec/podman/catatonit")
 _KEYRINGS = {"debian": "ubuntu-keyring", "ubuntu": "debian-archive-keyring"}
 """The other distribution's keys; its own are there already."""
 _STARTS_WITHIN_S = 60.0
@@ -34,45 +38,58 @@ _GAVE_UP = "failed to start daemon"
 _PID_FILE = Path("/var/run/docker.pid")
 
 
-def install_engine(on_event: OnEvent = ignore) -> None:
+def install_engine(on_event: OnEvent = ignore, *, kind: str | None = None) -> None:
     """Make sure that an engine answers and mmdebstrap is there; do nothing where both hold.
 
-    Raises EngineUnavailable: another distribution, no root and no sudo, apt failed, or the
-    engine does not start (with the end of its log).
+    ``kind``: as for :func:`connect`. Raises EngineUnavailable: another distribution, no root and no
+    sudo, apt failed, or the engine does not start (with the end of its log).
     """
-    answers = _answers()
-    missing = _missing(answers=answers)
+    chosen = chosen_kind(kind)
+    answers = _answers(chosen)
+    missing = _missing_podman() if chosen == "podman" else _missing_docker(answers=answers)
+    missing += _missing_bootstrap()
     if missing:
-        _install(missing, on_event)
-    # Installing may have started it: Debian's packages do, unless a policy forbids.
-    if not answers and not _answers():
+        _install(tuple(dict.fromkeys(missing)), on_event)
+    # Installing may have started it: Debian's packages do, unless a policy forbids. podman needs no
+    # daemon: connect starts its service for as long as it is asked.
+    if chosen == "docker" and not answers and not _answers(chosen):
         _start(on_event)
-    with connect() as engine:
-        # Asked now, so that a missing BuildKit is told before the first build.
+    with connect(kind=chosen) as engine:
+        # Asked now, so that what cannot build is told before the first build.
         _ = engine.builder
-        on_event(Event("done", f"engine {engine.version} answers"))
+        on_event(Event("done", f"engine {engine.kind} {engine.version} answers"))
 
 
-def _answers() -> bool:
+def _answers(kind: str) -> bool:
     try:
-        connect().close()
+        connect(kind=kind).close()
     except EngineUnavailable:
         return False
     return True
 
 
-def _missing(*, answers: bool) -> tuple[str, ...]:
+def _missing_docker(*, answers: bool) -> tuple[str, ...]:
     """Name the packages to install. An engine that is there, of whatever origin, is kept."""
-    names: list[str] = []
+    names: tuple[str, ...] = ()
     if not answers and find_dockerd() is None:
         names += _ENGINE
     if not docker_clients():
         names += _CLIENTS
-    if shutil.which("mmdebstrap") is None:
-        names += ["mmdebstrap"]
-        if os.getuid() != 0:
-            names += ["uidmap"]  # mmdebstrap as a plain user unshares; newuidmap is in there
-    return tuple(dict.fromkeys(names))
+    return names
+
+
+def _missing_podman() -> tuple[str, ...]:
+    if shutil.which("podman") is None:
+        return _PODMAN if os.getuid() == 0 else (*_PODMAN, *_PODMAN_OF_A_USER)
+    has_init = _INIT.exists() or shutil.which("catatonit")
+    return () if has_init else _PODMAN[1:]
+
+
+def _missing_bootstrap() -> tuple[str, ...]:
+    if shutil.which("mmdebstrap"):
+        return ()
+    # mmdebstrap as a plain user unshares; newuidmap is in uidmap
+    return ("mmdebstrap",) if os.getuid() == 0 else ("mmdebstrap", "uidmap")
 
 
 def _install(names: Sequence[str], on_event: OnEvent) -> None:
@@ -92,7 +109,7 @@ def _install(names: Sequence[str], on_event: OnEvent) -> None:
     )  # fmt: skip
 
 
-_REQUIRED = frozenset({*_ENGINE, "mmdebstrap"})
+_REQUIRED = frozenset({*_ENGINE, *_PODMAN, "mmdebstrap"})
 
 
 def distribution(root: Path = Path("/")) -> str:
@@ -103,8 +120,8 @@ def distribution(root: Path = Path("/")) -> str:
     if found is None or shutil.which("apt-get") is None:
         raise EngineUnavailable(
             f"--install-engine knows Debian and Ubuntu, not {release.get('PRETTY_NAME', 'this')}",
-            because=("needed: a Docker Engine of 20.10 or newer with BuildKit, and mmdebstrap",),
-            hint="install both by this system's own means, start docker, and run it again",
+            because=("needed: Docker 20.10 or podman 4, or newer, and mmdebstrap",),
+            hint="install them by this system's own means, start docker, and run it again",
         )
     return found
 

@@ -33,7 +33,7 @@ def test_where_all_is_there_nothing_is_installed(
     heard = Heard()
     install_engine(heard)
     assert [event.kind for event in heard.events] == ["done"]
-    assert heard.texts("done") == [f"engine {engine.version} answers"]
+    assert heard.texts("done") == [f"engine {engine.kind} {engine.version} answers"]
     assert not (tmp_path / "called").exists()
 
 

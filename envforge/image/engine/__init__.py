@@ -50,6 +50,7 @@ __all__ = [
     "Launch",
     "Leftover",
     "Mount",
+    "chosen_kind",
     "connect",
 ]
 
@@ -90,7 +91,7 @@ def connect(*, host: str | None = None, kind: str | None = None) -> Engine:
     CONTAINER_HOST or the user's socket, else a service of podman's for as long as this is open.
     Raises EngineUnavailable saying what was found, what to type, and what to do without.
     """
-    chosen = _kind(kind)
+    chosen = chosen_kind(kind)
     with contextlib.ExitStack() as stack:
         if chosen == "podman":
             endpoint = stack.enter_context(podman.podman_endpoint(host))
@@ -112,7 +113,8 @@ def connect(*, host: str | None = None, kind: str | None = None) -> Engine:
     return engine
 
 
-def _kind(stated: str | None) -> str:
+def chosen_kind(stated: str | None = None) -> str:
+    """Return ``stated``, else ENVFORGE_ENGINE, else docker. Raises UsageError for another word."""
     kind = stated or os.environ.get(KIND_VARIABLE) or KINDS[0]
     if kind not in KINDS:
         raise UsageError(

@@ -141,7 +141,8 @@ class Container:
                 answer = self._api.top(self.id, ps_args=self._pid_column)
         except RunFailed:
             return ()
-        return tuple(int(row[0]) for row in answer["Processes"] or ())
+        # podman writes "?" for one that ended while it looked.
+        return tuple(int(row[0]) for row in answer["Processes"] or () if row[0].isdigit())
 
     def remove(self) -> None:
         """Kill and remove the container and its anonymous volumes; silent where it is gone."""
