@@ -297,6 +297,17 @@ class Length(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """The parameter that must divide it, where upstream would else not save the end."""
 
 
+class Boxes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What was found in the samples: drawn over them in the report."""
+
+    file: Text
+    """Of the run directory, one for each sample: a ``*`` stands for what it stands for in the
+    sample's own name. One line a thing found."""
+    line: Text
+    """Such a line, a regular expression: ``points`` (x,y,x,y,... in the picture's pixels; two pairs
+    are opposite corners), maybe ``words``, maybe ``score``."""
+
+
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The document ``recipe.yaml``.
 
@@ -357,6 +368,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Files and folders of the run directory that are worth a look afterwards."""
     samples: str | None = None
     """A glob of the run directory: pictures the training makes on its way."""
+    boxes: Boxes | None = None
 
 
 class LoadedRecipe(NamedTuple):

@@ -45,6 +45,7 @@ def faults_of_sense(recipe: Recipe, folder: Path, shared: Path) -> Iterator[str]
     yield from _faults_of_parameters(recipe)
     yield from _faults_of_programs(recipe)
     yield from _faults_of_memory(recipe)
+    yield from _faults_of_boxes(recipe)
     for name in ("shm_size_mib", "stop_wait_s", "open_files"):
         if getattr(recipe, name) < 1:
             yield f"{name}: must be at least 1"
@@ -112,6 +113,16 @@ def _faults_of_places(recipe: Recipe, shared: Path) -> Iterator[str]:
         yield from _faults_of_below(f"assets.{name}.file", (asset.file,))
     if not (shared / recipe.files).is_dir():
         yield f"files: there is no folder {recipe.files!r} beside the document"
+
+
+def _faults_of_boxes(recipe: Recipe) -> Iterator[str]:
+    boxes, samples = recipe.boxes, recipe.samples or ""
+    if boxes is None:
+        return
+    yield from _faults_of_below("boxes.file", (boxes.file,))
+    if not recipe.samples or boxes.file.count("*") != samples.count("*") or "**" in samples:
+        yield f"boxes.file: its stars must be those of samples, {samples!r}"
+    yield from _faults_of_pattern("boxes.line", boxes.line, {"points"}, {"words", "score"})
 
 
 def _faults_of_below(path: str, places: Iterable[str]) -> Iterator[str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import mimetypes
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from envforge.image.lock import LOCK_NAME, Lock, find_lock
 from envforge.report import run_plots as plots
 from envforge.report.duration import duration_text
 from envforge.report.run import seconds_of, speed_text
+from envforge.report.run_samples import find_samples
 from envforge.report.run_verdict import advice, numbers_text, verdict_text
 from envforge.run.staged import Staged, read_staged
 from envforge.training.bottleneck import find_bottleneck
@@ -22,9 +21,6 @@ from envforge.training.series import Point, read_series
 
 PAGE = "report.html"
 _TEMPLATE = "report/run.html"
-_MOST_SAMPLES = 12
-_MOST_SAMPLE_BYTES = 1_500_000
-"""Of one picture: a page is to be sent around."""
 
 
 def write_page(record: RunRecord) -> Path:
@@ -73,7 +69,7 @@ def _content(record: RunRecord) -> dict[str, Any]:
         "verdict": verdict_text(found),
         "numbers": numbers_text(found),
         "advice": advice(found),
-        "samples": list(_samples(record)),
+        "samples": list(find_samples(record)),
         "environment": list(_environment(record, staged)),
         "settings": sorted(record.settings.items()),
         "tables": list(_tables(record, staged)),
@@ -132,19 +128,6 @@ def _answer(attempt: Attempt) -> Iterator[str]:
         yield f"set aside {fact}"
     for name in attempt.forgets:
         yield f"upstream begins its {name} anew"
-
-
-def _samples(record: RunRecord) -> Iterator[tuple[str, str]]:
-    """The newest pictures of the training, as data within the page."""
-    folder = Path(record.run_dir)
-    globs = [record.samples] if record.samples else [f"{name}/**/*.png" for name in record.show]
-    found = {path for glob in globs for path in folder.glob(glob) if path.is_file()}
-    newest = sorted(found, key=lambda path: (path.stat().st_mtime, path.name))[-_MOST_SAMPLES:]
-    for path in newest:
-        kind = mimetypes.guess_type(path.name)[0] or ""
-        if kind.startswith("image/") and path.stat().st_size <= _MOST_SAMPLE_BYTES:
-            data = base64.b64encode(path.read_bytes()).decode()
-            yield str(path.relative_to(folder)), f"data:{kind};base64,{data}"
 
 
 def _environment(record: RunRecord, staged: Staged | None) -> Iterator[tuple[str, str]]:

@@ -56,6 +56,7 @@ def record_of(
         image_id=place.image_id,
         show=recipe.show,
         samples=recipe.samples,
+        boxes=recipe.boxes,
     )
 
 

@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 
 from envforge import documents
 from envforge.errors import DocumentError, UsageError
+from envforge.recipes.document import Boxes
 from envforge.training.job import Reason
 
 RECORD = "run.json"
@@ -144,6 +145,8 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     show: tuple[str, ...] = ()
     samples: str | None = None
     """A glob of the run directory: pictures the training made on its way."""
+    boxes: Boxes | None = None
+    """Where stands what was found in them."""
 
     @property
     def last(self) -> Attempt:

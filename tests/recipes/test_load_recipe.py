@@ -224,6 +224,15 @@ def test_recipes_are_looked_for_by_flag_variable_and_xdg_before_ours(tmp_path, m
     assert found.reference == str(tmp_path / "flag/mine"), "it is found again without the flag"
 
 
+def test_boxes_belong_to_samples_star_by_star(tmp_path):
+    boxes = {"file": "../*/*.txt", "line": "(?P<points>x"}
+    assert faults(tmp_path, samples="visu/*.png", boxes=boxes) == (
+        "boxes.file: '../*/*.txt' must be a path below its folder",
+        "boxes.file: its stars must be those of samples, 'visu/*.png'",
+        "boxes.line: not a regular expression: missing ), unterminated subpattern at position 0",
+    )
+
+
 OVERRIDE = {
     "form": "argparse",
     "key": "--a",

@@ -44,6 +44,27 @@ def settled(asked=None, memory_mib=None, name="train", **more):
     return settle(recipe(name), {}, asked or {}, memory_mib, **more).values
 
 
+@pytest.mark.parametrize(
+    ("line", "points", "words"),
+    [
+        (
+            "38,43,920,215,38,43,920,43,920,215,38,215,2013,TIREDNESS,0.9987,0.8,0.97,/r/res_1_0.pkl",
+            "38,43,920,43,920,215,38,215",
+            ("TIREDNESS", "0.99"),
+        ),
+        (
+            "1,2,30,40;1,2,9,2,30,20,30,40,9,40;7,7,0.5,0.0,0.4,/r/res_2_0.pkl",
+            "1,2,9,2,30,20,30,40,9,40",
+            ("7", "0.5"),
+        ),
+    ],
+)
+def test_the_words_a_test_has_found_are_read_from_upstreams_files(line, points, words):
+    """As maskrcnn_benchmark/engine/text_inference.py writes them, for icdar and for total_text."""
+    found = re.search(recipe("test").boxes.line, line)
+    assert (found["points"], (found["words"], found["score"])) == (points, words)
+
+
 @pytest.mark.parametrize("variant", ["2021-01", "modern", "2019-10"])
 def test_without_a_tier_only_the_weights_to_begin_with_are_not_upstreams(variant):
     found = settle(recipe(), {}, {})

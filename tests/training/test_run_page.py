@@ -5,9 +5,12 @@ from __future__ import annotations
 import struct
 import zlib
 
+import msgspec
 import pytest
 
+from envforge.recipes.document import Boxes
 from envforge.report.run_page import page, try_write_page, write_page
+from envforge.report.run_samples import find_samples
 from envforge.report.run_verdict import profile_text
 from envforge.report.runs import runs_text
 from envforge.training.bottleneck import Bottleneck
@@ -76,6 +79,41 @@ def test_the_page_says_how_the_run_came_home(record):
         "card busy 90% of the time",
     ):
         assert words in text, words
+
+
+@pytest.fixture
+def found(record, tmp_path):
+    """What a test of a model that finds words leaves: pictures, and a file of lines for each."""
+    for place, name in (("a_visu", "one"), ("a_visu", "none"), ("b_visu", "one")):
+        (tmp_path / "results" / place).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "results" / place / f"{name}.png").write_bytes(png())
+    (tmp_path / "results" / "a_words").mkdir()
+    (tmp_path / "results" / "a_words" / "res_one.txt").write_text(
+        "1,2,3,4 <b>one</b> 0.93\n5.5,6,7,8,9,-10 two\nwhat is no line\n"
+    )
+    boxes = Boxes(
+        file="results/*_words/res_*.txt",
+        line=r"^(?P<points>[-\d.,]+) (?P<words>\S+)(?: (?P<score>\S+))?$",
+    )
+    return msgspec.structs.replace(record, samples="results/*_visu/*.png", boxes=boxes)
+
+
+def test_what_was_found_is_drawn_over_the_picture_it_was_found_in(found):
+    samples = {each.name: each.boxes for each in find_samples(found)}
+    assert samples == {
+        "results/a_visu/one.png": (
+            ("1,2 3,2 3,4 1,4", "<b>one</b>, 0.93"), ("5.5,6 7,8 9,-10", "two")
+        ),
+        "results/a_visu/none.png": (),
+        "results/b_visu/one.png": (),
+    }  # fmt: skip
+    text = page(found)
+    assert text.count("<svg>") == 1
+    drawn = (
+        '<polygon points="1,2 3,2 3,4 1,4"><title>&lt;b&gt;one&lt;/b&gt;, 0.93</title></polygon>'
+    )
+    assert drawn in text
+    assert '<span class="words">two</span>' in text
 
 
 def test_the_page_needs_nothing_but_itself(record):
