@@ -19,11 +19,14 @@ import msgspec
 from envforge import assets
 from envforge.build.prepare import plan_of
 from envforge.capability.database import Database
+from envforge.capability.lookup import Card
+from envforge.check import identify
 from envforge.errors import HostMismatch, LockDrift, VerificationFailed
 from envforge.events import Event, OnEvent
 from envforge.image import verify as inside
 from envforge.image.engine import Engine, Launch, Mount
 from envforge.image.lock import Lock, find_drift, outcome_facts
+from envforge.resolver import Resolution
 from envforge.sources.child import lines_of, spawn
 from envforge.training.probe import probe_interpreter
 from envforge.values import ComputeCapability, DeviceCode, Support, best_support
@@ -107,6 +110,19 @@ class Rehearsal(msgspec.Struct, frozen=True, kw_only=True):
 
 _SAME_LOSS: Final = 0.01
 """Of the first loss: rounding alone lets two trainings drift apart step by step."""
+
+
+def find_stand_in(database: Database, resolution: Resolution) -> Card | None:
+    """Return a card of this machine that could rehearse a build if the build carried PTX."""
+    codes = [DeviceCode.parse(code) for code in resolution.codes]
+    if resolution.route != "source" or resolution.compute_capability is None:
+        return None
+    target = ComputeCapability.parse(resolution.compute_capability)
+    for card, _layer in identify(database, None):
+        capability = card.compute_capability
+        if capability > target and best_support(codes, capability) == "none":
+            return card
+    return None
 
 
 def verify_lock(

@@ -7,10 +7,14 @@ import json
 import pytest
 
 from envforge import cli
+from envforge.capability.load import load
+from envforge.check import sole_card
 from envforge.errors import HostMismatch, VerificationFailed
 from envforge.events import ignore
+from envforge.report.build import stand_in_text
 from envforge.report.verify import rehearsal_text
-from envforge.verify import _rehearsal
+from envforge.resolver import Request, resolve
+from envforge.verify import _rehearsal, find_stand_in
 
 CARD = {
     "card": "NVIDIA H200", "capability": [9, 0], "torch": "1.13.1", "cuda": "11.8",
@@ -72,3 +76,21 @@ def test_a_program_that_breaks_off_shows_what_it_said_last():
 def test_an_interpreter_is_for_a_rehearsal(capsys):
     assert cli.main(["verify", "--interpreter", "python3"]) == 2
     assert "--interpreter is for --rehearse" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("here", "flags", "said"),
+    [("h200", [], True), ("h200", ["--ptx"], False), ("gtx780", [], False), ("gtx680", [], False)],
+)
+def test_a_newer_card_of_this_machine_is_named_where_ptx_would_let_it_stand_in(
+    monkeypatch, here, flags, said
+):
+    database = load()
+    monkeypatch.setenv("ENVFORGE_GPU", here)
+    request = Request(
+        card=sole_card(database, "gtx780"), torch="1.13.1", route="source", ptx=bool(flags)
+    )
+    found = find_stand_in(database, resolve(database, request))
+    assert (found is not None) is said
+    if found is not None:
+        assert "with --ptx it can execute this build" in stand_in_text(found)

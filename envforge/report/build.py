@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from envforge.build import Outcome, Prepared
+from envforge.capability.lookup import Card
 from envforge.documents import to_json
 from envforge.image.plan import Plan
 from envforge.image.render import arch_list, context_json
@@ -35,6 +36,14 @@ def plan_text(prepared: Prepared) -> str:
     lines += [f"  ! {sentences.note_text(key)}" for key in resolution.notes]
     lines.append(f"  plan      {prepared.context.digest[:12]}")
     return "\n".join(lines)
+
+
+def stand_in_text(card: Card) -> str:
+    """What a newer card of this machine would be good for."""
+    return (
+        f"  ! {card.name} of this machine is newer: with --ptx it can execute this build"
+        " (envforge verify --rehearse)"
+    )
 
 
 def _python(plan: Plan) -> str:
