@@ -27,9 +27,10 @@ from envforge.image.lock import (
     outcome_facts,
     write_lock,
 )
+from envforge.image.mirrored import Question, reach_archive
 from envforge.image.render import file_hashes, write_context
 from envforge.image.verify import verify
-from envforge.sources.store import Store, default_root
+from envforge.sources.store import default_store
 
 __all__ = ["BuildRequest", "Outcome", "Prepared", "build", "prepare"]
 
@@ -75,13 +76,14 @@ def _earlier(path: Path, on_event: OnEvent) -> Lock | None:
 def _build_and_verify(
     engine: Engine, prepared: Prepared, wanted: BuildRequest, on_event: OnEvent
 ) -> Lock:
-    plan, store = prepared.plan, Store(default_root())
+    plan, store = prepared.plan, default_store()
+    asked = Question(prepared.context.digest, plan.platform, wanted.archive)
     jobs = wanted.jobs or jobs_for(engine.capacity())
     work = Work(engine, prepared, jobs, _log(prepared), on_event)
-    with _naming_context(prepared.folder):
-        base = ensure_base(
-            engine, Base(plan.platform, wanted.archive), store, log=work.log, on_event=on_event
-        )
+    with _naming_context(prepared.folder), reach_archive(engine, asked, store) as reach:
+        work = work._replace(build_args=reach.build_args)
+        wanted_base = Base(plan.platform, wanted.archive, reach.source)
+        base = ensure_base(engine, wanted_base, store, log=work.log, on_event=on_event)
         tree = place_inputs(plan, prepared.folder, store, wanted.archive, on_event)
         work, image_id = build_image(work)
         compiled = take_compiled(work)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -33,6 +33,8 @@ class Work(NamedTuple):
     """Compilers at once."""
     log: Path
     on_event: OnEvent
+    build_args: Mapping[str, str] = {}
+    """How the steps reach the archive, where that is a mirror's."""
 
 
 class Compiled(NamedTuple):
@@ -71,11 +73,12 @@ def build_image(work: Work) -> tuple[Work, str]:
 
 def _build(work: Work, stage: str, tag: str) -> str:
     prepared = work.prepared
+    jobs = {"MAX_JOBS": str(work.jobs)} if prepared.compiles else {}
     wanted = Build(
         context=prepared.folder,
         tag=tag,
         target=stage,
-        build_args={"MAX_JOBS": str(work.jobs)} if prepared.compiles else {},
+        build_args={**jobs, **work.build_args},
         labels={"envforge.plan": prepared.context.digest},
     )
     return work.engine.build(wanted, log=work.log, on_event=work.on_event)

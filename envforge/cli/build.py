@@ -10,6 +10,8 @@ import click
 from envforge.cli.options import (
     engine_option,
     json_option,
+    mirror_options,
+    plan_options,
     quiet_option,
     request_options,
     to_request,
@@ -28,40 +30,9 @@ if TYPE_CHECKING:
 @click.option(
     "-o", "--output", "context", type=click.Path(path_type=Path), help="Where the context goes."
 )
-@click.option(
-    "--until",
-    type=click.Choice(["toolchain", "torch", "runtime"]),
-    default="runtime",
-    show_default=True,
-    help="Stop after that stage.",
-)
-@click.option(
-    "--locked",
-    is_flag=True,
-    help="Build what the lock says or fail; with no other wish, the lock decides.",
-)
-@click.option("--lock", type=click.Path(path_type=Path), default=Path("envforge.lock"))
-@click.option("--archive", metavar="URL", help="Address of the distribution's archive.")
-@click.option("--profile", metavar="NAME", help="Feature profile of a build from source.")
-@click.option(
-    "--source",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="A source tree you have, instead of the release's own.",
-)
-@click.option("--cudnn", metavar="SPEC", help="Build with cuDNN, from its published wheel.")
-@click.option(
-    "--torchvision/--no-torchvision",
-    default=True,
-    help="Build the torchvision of the release, too.  [default: where its sources are known]",
-)
+@plan_options
 @click.option(
     "--wheel", "wheels", type=click.Path(path_type=Path), help="Put the built wheel there."
-)
-@click.option(
-    "--jobs",
-    type=click.IntRange(min=1),
-    envvar="MAX_JOBS",
-    help="Compilers at once.  [default: what cores and memory allow]",
 )
 @click.option(
     "--backend",
@@ -80,6 +51,7 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Install and start the engine and mmdebstrap first (apt).",
 )
+@mirror_options
 @engine_option
 @json_option
 @quiet_option
@@ -107,7 +79,7 @@ def _build(flags: dict[str, Any]) -> int:
     from envforge.verify import find_stand_in  # noqa: PLC0415
 
     database, as_json, quiet = load(), flags["as_json"], flags["quiet"]
-    wanted = _wanted(database, flags)
+    wanted = wanted_build(database, flags)
     backend = flags["backend"]
     prepared = for_backend(prepare(database, wanted), wanted, backend)
     command = command_for(prepared, wanted, backend)
@@ -175,10 +147,12 @@ def _common(flags: dict[str, Any]) -> BuildRequest:
     """What is wanted, but for the request itself; a flag is called as the field it fills."""
     from envforge.build import BuildRequest  # noqa: PLC0415
 
-    return BuildRequest(None, **{name: flags[name] for name in BuildRequest._fields[1:]})
+    named = {name: flags[name] for name in BuildRequest._fields[1:] if name in flags}
+    return BuildRequest(None, **named)
 
 
-def _wanted(database: Database, flags: dict[str, Any]) -> BuildRequest:
+def wanted_build(database: Database, flags: dict[str, Any]) -> BuildRequest:
+    """Turn the flags of a command into what it is to build; errors as :func:`to_request`."""
     from envforge.check import sole_card  # noqa: PLC0415
 
     wanted = _common(flags)
