@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 import tempfile
 import warnings
@@ -11,13 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from envforge.image.engine import Build, Engine
+from envforge.image.engine import Build, Engine, connect
+from envforge.image.install import install_engine
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(1, str(Path(__file__).parents[1] / "sources"))
 
 import image_parts
-from image_parts import ArchiveSite, PrivateEngine, make_context, private_engine
+from image_parts import ArchiveSite, PrivateEngine, make_context, own_podman, private_engine
 
 
 @pytest.fixture(scope="session")
@@ -31,6 +33,24 @@ def tiny(engine: Engine, tiny_context: Path, tmp_path_factory: pytest.TempPathFa
     log = tmp_path_factory.mktemp("log") / "tiny.txt"
     engine.build(Build(tiny_context, "envforge-test/tiny"), log=log)
     return "envforge-test/tiny"
+
+
+@pytest.fixture(scope="session")
+def podman() -> Iterator[Engine]:
+    """A real podman with a storage of its own; a test never skips for it.
+
+    Where there is none it is installed as the engine is: ``scripts/start test --install-engine``.
+    """
+    if os.environ.get("ENVFORGE_TEST_INSTALL_ENGINE"):
+        install_engine(kind="podman")
+    with (
+        tempfile.TemporaryDirectory(
+            prefix="envforge-podman-", dir="/var/tmp", ignore_cleanup_errors=True
+        ) as folder,
+        own_podman(Path(folder)),
+        connect(kind="podman") as opened,
+    ):
+        yield opened
 
 
 @pytest.fixture

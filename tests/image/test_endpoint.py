@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from envforge.errors import EngineUnavailable
+from envforge.errors import EngineUnavailable, UsageError
 from envforge.image.engine import connect
-from envforge.image.engine.endpoint import docker_clients, find_endpoint
+from envforge.image.engine.endpoint import accepts, docker_clients, find_endpoint
+from envforge.image.engine.podman import local_name, socket_paths, start_command
 
 WITHOUT = "without an engine: envforge run canary --on local"
 
@@ -19,7 +20,13 @@ WITHOUT = "without an engine: envforge run canary --on local"
 @pytest.fixture(autouse=True)
 def a_plain_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No docker settings, no docker client but /usr/bin's, no dockerd on PATH."""
-    for name in ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH"):
+    for name in (
+        "DOCKER_HOST",
+        "DOCKER_CONTEXT",
+        "DOCKER_TLS_VERIFY",
+        "DOCKER_CERT_PATH",
+        "ENVFORGE_ENGINE",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "config"))
     short = Path(f"/tmp/envforge-{os.getpid()}.sock")  # a socket's path is short
@@ -94,3 +101,78 @@ def test_an_unknown_context_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         find_endpoint()
     assert caught.value.what == "no docker context is called 'lab'"
     assert caught.value.hint.startswith("docker context ls")
+
+
+@pytest.fixture
+def no_podman_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.delenv("CONTAINER_HOST", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+
+def test_without_podman_the_sockets_it_was_looked_for_are_named(
+    no_podman_service: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if any(accepts(f"unix://{path}") for path in socket_paths()):
+        monkeypatch.setattr(os, "getuid", lambda: 1000)  # root's own socket is served here
+    with pytest.raises(EngineUnavailable) as caught:
+        connect(kind="podman")
+    error = caught.value
+    assert (error.what, error.exit_code) == ("no podman answers here", 6)
+    assert error.because == (f"{socket_paths()[0]}: nobody listens", "no podman on PATH")
+    assert error.hint.startswith(f"sudo apt-get install podman   (then: {start_command()})")
+    assert error.hint.endswith(WITHOUT)
+
+
+def test_a_missing_podman_socket_is_said_with_what_starts_the_service(
+    tmp_path: Path, no_podman_service: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CONTAINER_HOST", f"unix://{tmp_path}/podman.sock")
+    with pytest.raises(EngineUnavailable) as caught:
+        connect(kind="podman")
+    error = caught.value
+    assert error.what == f"no podman answers at unix://{tmp_path}/podman.sock"
+    assert error.because == (
+        "no podman on PATH",
+        f"{tmp_path}/podman.sock does not exist: no service is running",
+    )
+    assert error.hint.startswith(start_command())
+
+
+def test_a_podman_socket_nobody_listens_on_is_a_service_that_does_not_run() -> None:
+    path = f"/tmp/envforge-{os.getpid()}.sock"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(path)
+    with pytest.raises(EngineUnavailable) as caught:
+        connect(kind="podman", host=f"unix://{path}")
+    assert caught.value.because[-1] == f"{path} is there but nobody listens"
+
+
+def test_podman_over_ssh_is_told_how_to_be_forwarded() -> None:
+    with pytest.raises(EngineUnavailable) as caught:
+        connect(kind="podman", host="ssh://me@lab:22/run/user/1000/podman/podman.sock")
+    assert caught.value.hint == (
+        "forward it: ssh -nNT -L /tmp/podman.sock:/run/user/1000/podman/podman.sock "
+        "ssh://me@lab:22\nthen: export CONTAINER_HOST=unix:///tmp/podman.sock"
+    )
+
+
+def test_an_engine_of_another_name_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENVFORGE_ENGINE", "containerd")
+    with pytest.raises(UsageError) as caught:
+        connect()
+    assert caught.value.what == "'containerd' is no engine: docker or podman"
+
+
+@pytest.mark.parametrize(
+    ("tag", "name"),
+    [
+        ("envforge/base:x", "localhost/envforge/base:x"),
+        ("tiny", "localhost/tiny"),
+        ("localhost/tiny", "localhost/tiny"),
+        ("registry.example/a/b:1", "registry.example/a/b:1"),
+        ("machine:5000/a", "machine:5000/a"),
+    ],
+)
+def test_a_name_without_a_registry_is_local_to_podman(tag: str, name: str) -> None:
+    assert local_name(tag) == name

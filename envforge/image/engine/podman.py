@@ -81,7 +81,7 @@ def _refuse_ssh(host: str) -> str:
     raise EngineUnavailable(
         f"podman over SSH is not spoken: {host}",
         because=("envforge talks to a socket of this machine or to tcp://",),
-        hint=f"forward it: ssh -nNT -L /tmp/podman.sock:/{path} {user_at}\n"
+        hint=f"forward it: ssh -nNT -L /tmp/podman.sock:/{path} ssh://{user_at}\n"
         "then: export CONTAINER_HOST=unix:///tmp/podman.sock",
     )
 

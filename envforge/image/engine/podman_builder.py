@@ -34,7 +34,8 @@ _STEP = re.compile(r"(?:\[\d+/\d+\] )?STEP (\d+)/(\d+): (.*)\Z")
 _STAGE = re.compile(r"FROM \S+ AS (\S+)\Z", re.IGNORECASE)
 _CACHED = re.compile(r"--> Using cache [0-9a-f]{64}\Z")
 _LAYER = re.compile(r"(.*?)--> [0-9a-f]{8,64}\Z")
-_OWN_WORDS = re.compile(r"(\[\d+/\d+\] )?COMMIT |Successfully tagged |[0-9a-f]{64}\Z")
+_COMMIT = re.compile(r"(.*?)(?:\[\d+/\d+\] |\A)COMMIT \S+\Z")
+_OWN_WORDS = re.compile(r"Successfully tagged |[0-9a-f]{64}\Z")
 _SHOWN_LINES = 15
 _FAILED = re.compile(r"Error: ")
 _GONE = re.compile(r"[Cc]onnect to Podman|connection refused|unexpected EOF|error reading trailer")
@@ -152,7 +153,7 @@ class PodmanProgress(Progress):
         """Take one line of ``podman build``."""
         if line.strip():
             self._end.append(line)
-        step, layer = _STEP.match(line), _LAYER.match(line)
+        step, layer, commit = _STEP.match(line), _LAYER.match(line), _COMMIT.match(line)
         if step:
             self._begin(int(step[1]), int(step[2]), step[3])
         elif _FAILED.match(line) and self.current:
@@ -162,6 +163,8 @@ class PodmanProgress(Progress):
         elif layer:
             self._take(layer[1])
             self._end_step()
+        elif commit:
+            self._take(commit[1])
         elif not _OWN_WORDS.match(line):
             self._take(line)
 
