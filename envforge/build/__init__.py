@@ -17,6 +17,7 @@ from envforge.capability.load import content_hash
 from envforge.errors import DocumentError, EnvforgeError
 from envforge.events import Event, OnEvent
 from envforge.image.bootstrap import Base, BaseImage, ensure_base
+from envforge.image.certificates import certificates_for
 from envforge.image.engine import Engine, connect
 from envforge.image.inputs import link, place_inputs
 from envforge.image.lock import (
@@ -80,6 +81,7 @@ def _build_and_verify(
     asked = Question(prepared.context.digest, plan.platform, wanted.archive)
     jobs = wanted.jobs or jobs_for(engine.capacity())
     work = Work(engine, prepared, jobs, _log(prepared), on_event)
+    work = work._replace(ca_bundle=certificates_for(plan.platform, wanted.archive))
     with _naming_context(prepared.folder), reach_archive(engine, asked, store) as reach:
         work = work._replace(build_args=reach.build_args)
         wanted_base = Base(plan.platform, wanted.archive, reach.source)

@@ -35,6 +35,8 @@ class Work(NamedTuple):
     on_event: OnEvent
     build_args: Mapping[str, str] = {}
     """How the steps reach the archive, where that is a mirror's."""
+    ca_bundle: Path | None = None
+    """Certificates for an archive that is reached by https."""
 
 
 class Compiled(NamedTuple):
@@ -80,6 +82,7 @@ def _build(work: Work, stage: str, tag: str) -> str:
         target=stage,
         build_args={**jobs, **work.build_args},
         labels={"envforge.plan": prepared.context.digest},
+        ca_bundle=work.ca_bundle,
     )
     return work.engine.build(wanted, log=work.log, on_event=work.on_event)
 

@@ -139,6 +139,25 @@ def test_the_hosts_proxy_reaches_a_step_and_no_layer(
     engine.remove("envforge-test/proxy")
 
 
+def test_the_hosts_certificates_reach_every_step_and_no_layer(
+    engine: Engine, context: Path, tmp_path: Path
+) -> None:
+    bundle = tmp_path / "bundle.crt"
+    bundle.write_text("MARKED-BUNDLE\n")
+    (context / "own.crt").write_text("THE-IMAGES-OWN\n")
+    file = "/etc/ssl/certs/ca-certificates.crt"
+    add(context, f"COPY own.crt {file}", f"RUN cat {file}", f"RUN cat \\\n  {file}")
+    heard = Heard()
+    build = Build(context, "envforge-test/certificates", ca_bundle=bundle)
+    engine.build(build, log=tmp_path / "log.txt", on_event=heard)
+    assert heard.texts("log").count("MARKED-BUNDLE") == 2
+    argv = [engine.builder.path, "save", "envforge-test/certificates"]
+    kept = subprocess.run(argv, capture_output=True, check=True).stdout
+    assert b"THE-IMAGES-OWN" in kept, "layers are not compressed: what is in them is found"
+    assert b"MARKED-BUNDLE" not in kept
+    engine.remove("envforge-test/certificates")
+
+
 def test_ctrl_c_ends_the_build_and_everything_in_it(
     engine: Engine, context: Path, tmp_path: Path
 ) -> None:
