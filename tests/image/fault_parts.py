@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import psutil
 from image_parts import Disk, PrivateEngine, private_engine, small_disk
 
 from envforge.build import BuildRequest, Prepared, prepare
@@ -123,6 +125,15 @@ def make_place(root: Path, host: str, plan: tuple[str, ...]) -> Place:
     return Place(root, host, plan)
 
 
+def end_builds() -> None:
+    """End what a failed test leaves running, as Ctrl-C does: with all it began."""
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if child.cmdline()[1:4] == ["-m", "envforge", "build"]:
+                child.send_signal(signal.SIGINT)
+                child.wait(60)
+
+
 class Ended(NamedTuple):
     """How a build ended, and all it said."""
 
@@ -162,13 +173,6 @@ class Bench(NamedTuple):
     disk: Disk
     prepared: Prepared
 
-    def forget(self) -> None:
-        """Leave nothing of earlier builds but the base: every step is work again."""
-        for image in self.place.docker("images", "--format", "{{.Repository}}:{{.Tag}}"):
-            if not image.startswith("envforge/base:"):
-                self.place.docker("rmi", "--force", image)
-        self.place.docker("builder", "prune", "--all", "--force")
-
 
 @contextlib.contextmanager
 def open_bench(engine: Engine, image: str) -> Iterator[Bench]:
@@ -187,4 +191,5 @@ def open_bench(engine: Engine, image: str) -> Iterator[Bench]:
             stored = fetch_wheel(wheel, Store(default_root()), ignore)
             link(stored, place.store.path_of(wheel.sha256))
         stack.enter_context(private.start())
+        stack.callback(end_builds)
         yield Bench(place, private, disk, prepared)

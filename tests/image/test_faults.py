@@ -6,6 +6,7 @@ The table of all faults, with the tests of those that are staged elsewhere: docs
 from __future__ import annotations
 
 import functools
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -39,13 +40,6 @@ def place(bench: Bench) -> Place:
     return bench.place
 
 
-@pytest.fixture
-def anew(bench: Bench, place: Place) -> Place:
-    """The place with nothing in its engine but the base."""
-    bench.forget()
-    return place
-
-
 def goes_on(place: Place, **environment: str) -> None:
     """The next build, without the fault, comes to its end; nothing but its outcome is there."""
     answer = place.build(**environment)
@@ -65,10 +59,20 @@ def was_cached(place: Place, step: str) -> bool:
     return f"\n#{number[1]} CACHED" in log
 
 
-def test_an_archive_out_of_reach_is_exit_5_and_its_return_is_enough(
+@pytest.mark.timeout(2400)
+def test_a_build_that_meets_one_fault_after_another_comes_to_its_end(
     bench: Bench, place: Place
 ) -> None:
-    place.docker("rmi", "--force", bench.prepared.plan.base)
+    """Each goes on where the one before was stopped: one build's work is done in all."""
+    an_archive_out_of_reach(place)
+    a_client_killed_in_mid_build(place)
+    a_full_disk_under_the_engine(bench, place)
+    an_engine_killed_in_mid_build(bench, place)
+    goes_on(place)
+    assert was_cached(place, APT_STEP)
+
+
+def an_archive_out_of_reach(place: Place) -> None:
     before = place.things()
     answer = place.build(*PLAN, "--archive", "http://127.0.0.1:9/debian")
     assert answer.code == 5, answer.stderr
@@ -76,41 +80,44 @@ def test_an_archive_out_of_reach_is_exit_5_and_its_return_is_enough(
     assert "  http://127.0.0.1:9/debian: out of reach" in answer.stderr
     assert "\nthe build context lies in" in answer.stderr
     assert [thing for thing in only_cache(before, place.things()) if "image" in thing] == []
-    goes_on(place)
 
 
-def test_an_engine_killed_in_mid_build_is_exit_7_and_started_again_goes_on(
-    bench: Bench, anew: Place
-) -> None:
-    before = anew.things()
-    process = anew.start()
-    heard = wait_for(process, PIP_STEP)
-    bench.engine.kill()
-    answer = ended(process, heard)
-    assert answer.code == 7, answer.stderr
-    assert "error: build-failed: the container engine stopped answering in step" in answer.stderr
-    assert "hint: start the engine again (sudo systemctl start docker)" in answer.stderr
-    with bench.engine.start():
-        only_cache(before, anew.things())
-        goes_on(anew)
-    assert was_cached(anew, APT_STEP)
+def a_client_killed_in_mid_build(place: Place) -> None:
+    before = place.things()
+    process = place.start()
+    wait_for(process, PIP_STEP)
+    process.kill()
+    assert ended(process).code == -9
+    assert wait_until(lambda: not processes_with(f"--iidfile={place.root}"), 300)
+    only_cache(before, place.things())
 
 
-def test_a_full_disk_under_the_engine_is_exit_7_and_room_is_enough(
-    bench: Bench, anew: Place
-) -> None:
-    before = anew.things()
-    bench.disk.fill(leave_mib=900)
+def a_full_disk_under_the_engine(bench: Bench, place: Place) -> None:
+    before = place.things()
+    bench.disk.fill(leave_mib=300)
     try:
-        answer = anew.build()
+        answer = place.build()
     finally:
         bench.disk.free()
     assert answer.code == 7, answer.stderr
     assert "error: disk-full: the engine's disk is full: the build failed in step" in answer.stderr
     assert "no space left on device" in answer.stderr.lower()
     assert "hint: docker system df" in answer.stderr
-    only_cache(before, anew.things())
-    goes_on(anew)
+    only_cache(before, place.things())
+    assert was_cached(place, APT_STEP)
+
+
+def an_engine_killed_in_mid_build(bench: Bench, place: Place) -> None:
+    before = place.things()
+    process = place.start()
+    heard = wait_for(process, PIP_STEP)
+    bench.engine.kill()
+    answer = ended(process, heard)
+    assert answer.code == 7, answer.stderr
+    assert "error: build-failed: the container engine stopped answering in step" in answer.stderr
+    assert "hint: start the engine again (sudo systemctl start docker)" in answer.stderr
+    bench.engine.start().close()
+    only_cache(before, place.things())
 
 
 def test_a_full_disk_under_the_cache_is_exit_7_and_room_is_enough(
@@ -130,18 +137,6 @@ def test_a_full_disk_under_the_cache_is_exit_7_and_room_is_enough(
     assert "hint: make room, or choose other places: XDG_CACHE_HOME, TMPDIR" in answer.stderr
     only_cache(before, place.things())
     goes_on(place)
-
-
-def test_a_client_killed_in_mid_build_leaves_cache_and_the_next_goes_on(anew: Place) -> None:
-    before = anew.things()
-    process = anew.start()
-    wait_for(process, PIP_STEP)
-    process.kill()
-    assert ended(process).code == -9
-    assert wait_until(lambda: not processes_with(f"--iidfile={anew.root}"), 120)
-    only_cache(before, anew.things())
-    goes_on(anew)
-    assert was_cached(anew, APT_STEP)
 
 
 def test_a_client_killed_while_it_verifies_leaves_a_container_that_the_next_removes(
@@ -172,6 +167,23 @@ def test_of_two_builds_of_one_plan_at_once_the_second_waits_and_finds_the_work_d
     assert f"{load_lock(place.lock).image}: already built and verified" in second.stdout
     assert "locked in envforge.lock" in first.stdout
     assert "->" not in second.stderr.partition(waiting)[2], "no step was begun"
+
+
+def test_a_lock_edited_by_hand_is_refused_or_told_and_written_anew(place: Place) -> None:
+    goes_on(place)
+    good = place.lock.read_text()
+    place.lock.write_text(good.replace('"stage": "runtime"', '"stage": "x"'))
+    refused = place.build("--locked")
+    assert refused.code == 3, refused.stderr
+    fault = "envforge.lock is not as it must be"
+    assert f"error: bad-document: {fault}" in refused.stderr
+    assert "`$.stage`" in refused.stderr
+    answer = place.build()
+    assert answer.code == 0, answer.stderr
+    (told,) = [line for line in answer.stderr.splitlines() if line.startswith("!! ")]
+    assert told.startswith(f"!! {fault}; ")
+    assert "`$.stage`" in told
+    assert load_lock(place.lock).plan == json.loads(good)["plan"]
 
 
 @pytest.fixture

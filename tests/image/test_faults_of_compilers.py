@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from fault_parts import Ended, Place, make_place, only_cache
+from fault_parts import Ended, Place, end_builds, make_place, only_cache
 from image_parts import processes_with
 
 from envforge.image.engine import Engine
@@ -92,6 +92,7 @@ def place(engine: Engine) -> Iterator[Place]:
     """A cache and a folder of our own; the engine is the one that others use."""
     with tempfile.TemporaryDirectory(prefix="envforge-", ignore_cleanup_errors=True) as folder:
         yield make_place(Path(folder), engine.endpoint.host, PLAN)
+        end_builds()
 
 
 @pytest.fixture
