@@ -101,10 +101,11 @@ step_failed() {
 }
 
 unknown_components() {
-    known=$(apt-get indextargets --format '$(COMPONENT)')
+    # Not what the last update found: a step removes that behind itself.
+    known=$(apt-get indextargets --no-release-info --format '$(COMPONENT)')
     for component in $components; do
         printf '%s\n' "$known" | grep -qx "$component" ||
-            printf '; apt knows no %s here, the plan may need it in its sources' "$component"
+            printf '; apt has no %s among its sources here' "$component"
     done
 }
 

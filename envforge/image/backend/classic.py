@@ -62,6 +62,8 @@ def _run(run: Run) -> Iterator[str]:
     for mount in run.mounts:
         if mount.kind == "bind":
             yield f"COPY {_from(mount.stage)}{mount.source} {mount.target}"
+        else:
+            yield f"RUN mkdir -p {mount.target}"
     yield f"RUN {run.command}"
     if run.mounts:
         yield f"RUN rm -rf {' '.join(mount.target for mount in run.mounts)}"
