@@ -82,7 +82,7 @@ def test_a_digest_changes_with_what_its_step_can_see(
 def test_podmans_words_become_the_events_that_buildkits_do() -> None:
     """Recorded from podman 4.3."""
     heard: list[Event] = []
-    progress = PodmanProgress(heard.append)
+    progress = PodmanProgress("envforge-test/steps:1", heard.append)
     lines = [
         "[1/2] STEP 1/2: FROM envforge/base:x AS wheels",
         "[1/2] STEP 2/2: RUN make",
@@ -113,12 +113,13 @@ def test_podmans_words_become_the_events_that_buildkits_do() -> None:
     )
 
 
-def test_a_last_line_without_an_end_is_told_apart_from_podmans_own_words() -> None:
+@pytest.mark.parametrize("mark", ["[1/2] ", ""])
+def test_a_last_line_without_an_end_is_told_apart_from_podmans_own_words(mark: str) -> None:
     heard: list[Event] = []
-    progress = PodmanProgress(heard.append)
+    progress = PodmanProgress("envforge-test/steps:1", heard.append)
     for line in (
-        "[1/2] STEP 1/1: RUN printf built",
-        "built[1/2] COMMIT envforge-test/steps:1",
+        f"{mark}STEP 1/1: RUN printf built",
+        f"built{mark}COMMIT envforge-test/steps:1",
         "--> 626d3a63efe",
         "Successfully tagged localhost/envforge-test/steps:1",
         "6" * 64,

@@ -54,7 +54,7 @@ class Builder(Protocol):
     def adapt(self, dockerfile: str, context: Path) -> str:
         """Add what this builder needs and a plan does not."""
 
-    def progress(self, on_event: OnEvent) -> Progress:
+    def progress(self, build: Build, on_event: OnEvent) -> Progress:
         """Return a reader of what the command says."""
 
     def end_steps(self, pid: int) -> None:
@@ -70,7 +70,7 @@ def run_build(builder: Builder, build: Build, log: Path, on_event: OnEvent) -> s
     Raises BuildFailed with the failing step, the end of its output and the log file.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    progress = builder.progress(on_event)
+    progress = builder.progress(build, on_event)
     with tempfile.TemporaryDirectory(prefix="envforge-build-") as scratch:
         id_file = Path(scratch) / "image-id"
         argv = builder.argv(build, _dockerfile(builder, build, Path(scratch)), id_file)

@@ -52,7 +52,7 @@ class BuildKit(NamedTuple):
         """Return it as it is."""
         return dockerfile
 
-    def progress(self, on_event: OnEvent) -> Progress:
+    def progress(self, build: Build, on_event: OnEvent) -> Progress:  # noqa: ARG002
         """Return a reader of BuildKit's plain progress."""
         return Progress(on_event)
 

@@ -138,11 +138,18 @@ class Container:
         """List its processes as the engine's machine numbers them; nothing once it has ended."""
         try:
             with converted(f"look at {self.name}"):
-                answer = self._api.top(self.id, ps_args=self._pid_column)
+                answer = self._top()
         except RunFailed:
             return ()
         # podman writes "?" for one that ended while it looked.
         return tuple(int(row[0]) for row in answer["Processes"] or () if row[0].isdigit())
+
+    def _top(self) -> dict[str, Any]:
+        try:
+            found: dict[str, Any] = self._api.top(self.id, ps_args=self._pid_column)
+        except ValueError:  # podman answers with nothing at all for one that has ended
+            return {"Processes": ()}
+        return found
 
     def remove(self) -> None:
         """Kill and remove the container and its anonymous volumes; silent where it is gone."""

@@ -34,7 +34,6 @@ _STEP = re.compile(r"(?:\[\d+/\d+\] )?STEP (\d+)/(\d+): (.*)\Z")
 _STAGE = re.compile(r"FROM \S+ AS (\S+)\Z", re.IGNORECASE)
 _CACHED = re.compile(r"--> Using cache [0-9a-f]{64}\Z")
 _LAYER = re.compile(r"(.*?)--> [0-9a-f]{8,64}\Z")
-_COMMIT = re.compile(r"(.*?)(?:\[\d+/\d+\] |\A)COMMIT \S+\Z")
 _OWN_WORDS = re.compile(r"Successfully tagged |[0-9a-f]{64}\Z")
 _SHOWN_LINES = 15
 _FAILED = re.compile(r"Error: ")
@@ -68,9 +67,9 @@ class Podman(NamedTuple):
         """Make the cache see the files that a step mounts."""
         return with_input_digests(dockerfile, context)
 
-    def progress(self, on_event: OnEvent) -> Progress:
+    def progress(self, build: Build, on_event: OnEvent) -> Progress:
         """Return a reader of podman's progress."""
-        return PodmanProgress(on_event)
+        return PodmanProgress(build.tag, on_event)
 
     def end_steps(self, pid: int) -> None:
         """Kill the running step; podman fails at it and removes its working containers."""
@@ -140,11 +139,13 @@ class PodmanProgress(Progress):
     """The state of one build, as ``podman build`` tells it.
 
     ``[1/2] STEP 3/9: RUN make`` opens a step, lines without any mark are its output, and
-    ``--> 0df329c3865`` (glued to output without a last line end) closes it.
+    ``--> 0df329c3865`` closes it. That, and the ``COMMIT`` of the tag, is glued to output without a
+    last line end.
     """
 
-    def __init__(self, on_event: OnEvent) -> None:
+    def __init__(self, tag: str, on_event: OnEvent) -> None:
         super().__init__(on_event)
+        self._commit = re.compile(rf"(.*?)(?:\[\d+/\d+\] )?COMMIT {re.escape(tag)}\Z")
         self._stage = ""
         self._cached = False
         self._open_step: Step | None = None
@@ -153,7 +154,7 @@ class PodmanProgress(Progress):
         """Take one line of ``podman build``."""
         if line.strip():
             self._end.append(line)
-        step, layer, commit = _STEP.match(line), _LAYER.match(line), _COMMIT.match(line)
+        step, layer, commit = _STEP.match(line), _LAYER.match(line), self._commit.match(line)
         if step:
             self._begin(int(step[1]), int(step[2]), step[3])
         elif _FAILED.match(line) and self.current:
