@@ -10,10 +10,14 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from dockerfile_reader import runs, stages
 from msgspec.structs import replace
 from plan_contexts import PLANS, prepared
 
+from envforge.build import BuildRequest
+from envforge.build.backend import command_for, for_backend
+from envforge.cli.build import command as build_command
 from envforge.image.backend import render_backend
 from envforge.image.backend.apptainer import NAME, write_apptainer
 from envforge.image.backend.classic import write_classic
@@ -271,3 +275,44 @@ def test_rendering_a_backend_changes_nothing_in_the_plan(plan_of):
     for backend in ("classic", "shell", "apptainer"):
         assert rendered(found, backend) == rendered(found, backend)
     assert (found.plan.resolution, dict(found.context.files)) == before
+
+
+# The command line
+
+
+def test_the_command_to_type_has_the_archive_and_the_jobs_that_were_asked_for(plan_of):
+    found = plan_of("k40-1.13.1-debian-12")
+    wanted = BuildRequest(None, jobs=4, archive="http://archive.test/debian/")
+    assert command_for(found, wanted, "docker") == []
+    assert command_for(found, wanted, "classic") == []
+    assert command_for(found, wanted, "shell") == ["sudo", "env", "MAX_JOBS=4", "sh", "build.sh"]
+    assert command_for(found, wanted, "apptainer") == [
+        *("sudo", "apptainer", "build", "--build-arg", "archive=http://archive.test/debian"),
+        *("--build-arg", "MAX_JOBS=4"),
+        f"1.13.1-11.8.0-sm_35-{found.context.digest[:12]}.sif",
+        NAME,
+    ]
+    toolchain = plan_of("k40-1.13.1-toolchain")
+    assert "MAX_JOBS=4" not in command_for(toolchain, wanted, "apptainer")
+
+
+def test_every_backend_has_a_folder_of_its_own_where_none_is_stated(plan_of, tmp_path):
+    found = plan_of(GOLDEN_PLAN)
+    names = [
+        for_backend(found, BuildRequest(None), backend).folder.name
+        for backend in ("docker", "classic", "shell", "apptainer")
+    ]
+    digest = found.context.digest[:12]
+    assert names == [digest, f"{digest}-classic", f"{digest}-shell", f"{digest}-apptainer"]
+    stated = found._replace(folder=tmp_path)
+    assert for_backend(stated, BuildRequest(None, context=tmp_path), "shell").folder == tmp_path
+
+
+def test_a_dry_run_writes_the_files_of_the_backend_and_says_what_builds_them(tmp_path):
+    asked = ["--cpu", "--torch", "1.0.1", "--dry-run", "--backend", "shell", "--json"]
+    answer = CliRunner().invoke(build_command, [*asked, "-o", str(tmp_path)])
+    assert answer.exit_code == 0, answer.output
+    said = json.loads(answer.stdout)
+    assert said["command"] == ["sudo", "sh", "build.sh"]
+    assert set(said["context"]["files"]) == {p.name for p in tmp_path.iterdir() if p.is_file()}
+    assert (tmp_path / "build.sh").read_text().startswith("#!/bin/sh\n# torch 1.0.1 from its ")
