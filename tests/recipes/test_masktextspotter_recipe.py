@@ -33,6 +33,11 @@ DONE = (
     "Total training time: 0:03:03.807548 (4.4831 s / it)"
 )
 BAR = "\r0it [00:00, ?it/s]\r1it [00:01,  1.67s/it]\r4it [00:05,  1.36s/it]"
+FOUND = (
+    "428,402,537,427,436,409,521,396,525,418,440,432,ggfggffaffaa0aaf77777x7777xxxxxxxrbqx777xazxrrxx"
+    "7x77z7zcxbr7xxxzacg,,0.8959576487541199,0.037782516,0.04931681603193283,/tmp/r/words/results/"
+    "inference/icdar_2013_test/weights_450_results/res_img_3_0.pkl"
+)
 LABELS = ("train", "finetune", "test")
 
 
@@ -56,6 +61,11 @@ def settled(asked=None, memory_mib=None, name="train", **more):
             "1,2,30,40;1,2,9,2,30,20,30,40,9,40;7,7,0.5,0.0,0.4,/r/res_2_0.pkl",
             "1,2,9,2,30,20,30,40,9,40",
             ("7", "0.5"),
+        ),
+        (  # of a run on an H200 with hardly trained weights
+            FOUND,
+            "436,409,521,396,525,418,440,432",
+            ("", "0.89"),
         ),
     ],
 )
