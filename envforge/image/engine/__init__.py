@@ -201,7 +201,7 @@ class Engine:
         with converted(f"look for the image {ref}"):
             try:
                 found = self._client.images.get(ref)
-            except docker.errors.ImageNotFound:
+            except docker.errors.NotFound:
                 return None
         user = str(found.attrs["Config"].get("User") or "")
         return Image(str(found.id), found.labels, int(found.attrs["Size"]), user)
@@ -219,7 +219,7 @@ class Engine:
 
     def remove(self, ref: str) -> None:
         """Remove an image or a tag of it; silent where it is gone, RunFailed where it is in use."""
-        with converted(f"remove the image {ref}"), contextlib.suppress(docker.errors.ImageNotFound):
+        with converted(f"remove the image {ref}"), contextlib.suppress(docker.errors.NotFound):
             self._client.images.remove(ref)
 
     def discard(self, ref: str) -> None:
