@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 
@@ -104,31 +106,46 @@ def plan_options(command: F) -> F:
     return command
 
 
-def _to_variable(ctx: click.Context, param: click.Parameter, value: object) -> None:
-    """Let a flag be short for its variable: doors deep below read that."""
-    if not value:
-        return
-    name = str(param.envvar)
-    before = os.environ.get(name)
-    os.environ[name] = str(value)
+def _short_for(variables: Mapping[str, str]) -> Callable[[F], F]:
+    """Let flags, by their names, be short for variables that doors deep below read.
 
-    def restore() -> None:
-        if before is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = before
+    They are set while the command runs: a parse that fails sets nothing.
+    """
 
-    ctx.call_on_close(restore)
+    def decorate(command: F) -> F:
+        @functools.wraps(command)
+        def within(*args: Any, **flags: Any) -> Any:
+            given = {variable: flags.pop(name) for name, variable in variables.items()}
+            stated = {name: "1" if value is True else str(value) for name, value in given.items()
+                      if value}  # fmt: skip
+            with _variables(stated):
+                return command(*args, **flags)
+
+        return cast("F", within)
+
+    return decorate
+
+
+@contextlib.contextmanager
+def _variables(stated: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in stated}
+    os.environ.update(stated)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def mirror_options(command: F) -> F:
     """Add ``--mirror`` and ``--offline``; ``sources.store.default_store`` reads their variables."""
     mirror = click.option(
         "--mirror",
-        type=click.Path(path_type=Path),
+        type=click.Path(path_type=Path, exists=True, file_okay=False),
         envvar="ENVFORGE_MIRROR",
-        expose_value=False,
-        callback=_to_variable,
         metavar="DIR",
         help="Take what that mirror has before asking the network.",
     )
@@ -136,11 +153,10 @@ def mirror_options(command: F) -> F:
         "--offline",
         is_flag=True,
         envvar="ENVFORGE_OFFLINE",
-        expose_value=False,
-        callback=_to_variable,
         help="Ask no network: what neither store nor mirror has is an error.",
     )
-    return mirror(offline(command))
+    short = _short_for({"mirror": "ENVFORGE_MIRROR", "offline": "ENVFORGE_OFFLINE"})
+    return mirror(offline(short(command)))
 
 
 def engine_option(command: F) -> F:
@@ -149,10 +165,8 @@ def engine_option(command: F) -> F:
         "--engine",
         type=click.Choice(["docker", "podman"]),
         envvar="ENVFORGE_ENGINE",
-        expose_value=False,
-        callback=_to_variable,
         help="Who builds and runs containers.  [default: docker]",
-    )(command)
+    )(_short_for({"engine": "ENVFORGE_ENGINE"})(command))
 
 
 def json_option(command: F) -> F:

@@ -132,6 +132,8 @@ def _hold_inputs(making: _Making) -> tuple[dict[str, Held], dict[str, HeldTree]]
         store, archive = making.store, making.wanted.archive
         record = place_inputs(plan, folder, store, archive, making.on_event)
         for path, identity in context.inputs.items():
+            if not (folder / path).is_file():
+                continue  # of a later stage than the plan's last
             held = making.mirror.put(folder / path, published.get(path, ""))
             if identity.startswith(_GIT):
                 trees[identity.removeprefix(_GIT)] = HeldTree(file=held, record=record)

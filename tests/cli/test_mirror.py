@@ -21,6 +21,7 @@ from mirror_parts import DEB, INPUTS, PLAN, small_mirror
 
 from envforge import cli
 from envforge.sources.mirror import Manifest, Mirror
+from envforge.sources.store import MIRROR, OFFLINE
 
 SCHEMAS = Path(__file__).parents[2] / "docs" / "schemas"
 
@@ -111,13 +112,19 @@ def test_what_is_served_is_what_the_mirror_holds_until_ctrl_c(mirror):
         assert process.wait(20) == 0
 
 
-def test_offline_without_a_mirror_of_the_plan_says_which_it_holds(envforge, mirror, tmp_path):
-    words = ["build", "--gpu", "gtx780", "--torch", "1.0.1", "--offline", "--quiet"]
-    missing = tmp_path / "none"
-    code, _, said = envforge(*words, "--mirror", missing)
+@pytest.mark.parametrize("words", [("build", "--gpu", "gtx780"), ("run", "canary")])
+def test_a_mirror_that_is_not_there_is_said_before_anything_begins(envforge, tmp_path, words):
+    code, _, said = envforge(*words, "--offline", "--mirror", tmp_path / "none")
     assert code == 2
-    assert f"there is no mirror at {missing}" in said
-    assert "ENVFORGE_MIRROR" not in os.environ, "a flag ends with its command"
+    assert f"Directory '{tmp_path}/none' does not exist" in said
+    assert "ENVFORGE_OFFLINE" not in os.environ, "a flag ends with its command"
+
+
+@pytest.mark.parametrize("name", ["build", "run"])
+def test_the_flags_are_short_for_the_variables_that_the_store_reads(name):
+    command = cli.cli.get_command(None, name)
+    variables = {each.name: each.envvar for each in command.params}
+    assert (variables["mirror"], variables["offline"]) == (MIRROR, OFFLINE)
 
 
 def test_the_published_form_of_a_manifest_is_the_one_that_is_read():
