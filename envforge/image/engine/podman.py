@@ -134,6 +134,7 @@ def _service() -> Iterator[str]:
                 stdin=subprocess.DEVNULL,
                 stdout=said,
                 stderr=said,
+                cwd=folder,  # conmon, its child, leaves a file `oom` where it was started
                 start_new_session=True,  # Ctrl-C is ours to answer: it is asked afterwards, too
             )
         try:
