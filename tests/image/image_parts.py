@@ -139,6 +139,8 @@ class PrivateEngine:
 
     def start(self, arguments: Sequence[str] = ()) -> Engine:
         self.write_wrapper()
+        # In its own namespace every dockerd has number 1: a killed one's file would name this one.
+        (self.folder / "pid").unlink(missing_ok=True)
         with (self.folder / "log").open("wb") as log:
             self._process = subprocess.Popen(
                 [str(self.wrapper), *arguments], stdout=log, stderr=log, start_new_session=True
@@ -200,10 +202,15 @@ class Disk(NamedTuple):
         return self.root / "ballast"
 
     def fill(self, leave_mib: int) -> None:
-        """Take everything but ``leave_mib``."""
+        """Take everything but ``leave_mib``, to the last block where that is 0."""
         free = shutil.disk_usage(self.root).free - (leave_mib << 20)
-        with self._ballast.open("wb") as stream:
-            os.posix_fallocate(stream.fileno(), 0, free)
+        with self._ballast.open("wb", buffering=0) as stream:
+            if leave_mib:
+                os.posix_fallocate(stream.fileno(), 0, free)
+            else:
+                with contextlib.suppress(OSError):
+                    while stream.write(bytes(1 << 20)):
+                        pass
 
     def free(self) -> None:
         self._ballast.unlink(missing_ok=True)
