@@ -21,9 +21,9 @@ from envforge.image.lock import load_lock
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
-PIP_STEP = "-> [wheels 3/3] RUN"
+PIP_STEP = "RUN --mount=type=bind,source=inputs/wheels"
 """The longest step: 1.2 GB are unpacked."""
-APT_STEP = "[wheels 2/3] RUN apt-get update"
+APT_STEP = "RUN apt-get update  && apt-get install -y --no-install-recommends python3-pip"
 """The one before it."""
 
 
@@ -54,7 +54,7 @@ def goes_on(place: Place, **environment: str) -> None:
 def was_cached(place: Place, step: str) -> bool:
     """Whether the newest build took a step from an earlier one's work."""
     log = place.newest_log()
-    number = re.search(rf"^#(\d+) {re.escape(step)}", log, re.MULTILINE)
+    number = re.search(rf"^#(\d+) \[[^\]]+\] {re.escape(step)}", log, re.MULTILINE)
     assert number, f"no {step} in {log}"
     return f"\n#{number[1]} CACHED" in log
 
