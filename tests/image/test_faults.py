@@ -94,8 +94,8 @@ def a_client_killed_in_mid_build(place: Place) -> None:
 
 def a_full_disk_under_the_engine(bench: Bench, place: Place) -> None:
     before = place.things()
-    bench.disk.fill(leave_mib=300)
     try:
+        bench.disk.fill(leave_mib=300)
         answer = place.build()
     finally:
         bench.disk.free()
@@ -127,8 +127,8 @@ def test_a_full_disk_under_the_cache_is_exit_7_and_room_is_enough(
     before = place.things()
     cache = bench.disk.root / "cache"
     cache.mkdir()
-    bench.disk.fill(leave_mib=0)
     try:
+        bench.disk.fill(leave_mib=0)
         answer = place.build(XDG_CACHE_HOME=str(cache))
     finally:
         bench.disk.free()
