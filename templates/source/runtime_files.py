@@ -73,16 +73,19 @@ def with_its_parts(path):
 
 def collect(sites):
     """Return packages, unowned libraries ``{soname: path}``, and what is missing."""
-    needed = {}
+    needed, own = {}, set()
     for site in sites:
         for library in shared_libraries(site):
+            own.add(os.path.basename(library))
             needed.update(linked(library))
     packages, unowned, missing = set(), {}, []
     for soname, path in sorted(needed.items()):
         if FROM_THE_HOST.match(soname) or path.startswith(tuple(site + os.sep for site in sites)):
             continue
         if path == "not found":
-            missing.append(soname)
+            # An extension finds torch's libraries because torch was imported before it.
+            if soname not in own:
+                missing.append(soname)
             continue
         package = owner(path)
         if package:

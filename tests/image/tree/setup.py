@@ -32,6 +32,6 @@ setup(
     name="torch",
     version=os.environ["PYTORCH_BUILD_VERSION"],
     packages=["torch"],
-    package_data={"torch": ["lib/*.so*"]},
+    package_data={"torch": ["lib/*.so*", "extension/*.so"]},
     ext_modules=[Extension("torch._C", ["torch/csrc/stub.c"])],
 )
