@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jinja2
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from envforge.capability.load import load
@@ -125,6 +125,7 @@ def test_a_missing_value_is_an_error(tmp_path, monkeypatch):
         rendering._template("bad.j2")
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_a_word_is_plain_or_refused(text):
     try:
@@ -134,6 +135,7 @@ def test_a_word_is_plain_or_refused(text):
     assert not set(quoted) & set(" \t\n\r\"'\\$`;&|<>(){}*?!#\0")
 
 
+@settings(deadline=None)
 @given(st.text(alphabet=st.characters(blacklist_categories=["Cc", "Cs"])))
 def test_shell_quoting_survives_a_real_shell(text):
     import subprocess  # noqa: PLC0415
