@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import importlib.util
 import os
@@ -23,6 +24,7 @@ from envforge.sources.store import mismatch
 _PROGRESS = re.compile(r"Progress (\d+) of (\d+)\Z")
 _RAW_PROGRESS_SINCE = Version("24.1")
 _GOT = re.compile(r"\bGot\s+([0-9a-f]{64})\b")
+_NO_ROOM = os.strerror(errno.ENOSPC)
 _CERTIFICATE = re.compile(
     r"CERTIFICATE_VERIFY_FAILED|SSLCertVerificationError|certificate verify|TLS CA certificate"
 )
@@ -92,7 +94,7 @@ def download_wheel(
 ) -> Path:
     """Download the wheel called ``name`` into ``directory``.
 
-    Raises HashMismatch, or SourceError with pip's own reason.
+    Raises HashMismatch, or SourceError with pip's own reason; OSError where no room is left.
     """
     pip = find_pip()
     argv = [*pip.argv, *_arguments(name, sha256, directory, pip.version)]
@@ -106,6 +108,8 @@ def download_wheel(
         raise SourceError(f"cannot start pip to fetch {name}", because=(str(error),)) from error
     path = directory / name
     if process.returncode != 0 or not path.is_file():
+        if any(_NO_ROOM in line for line in said):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(directory))
         raise _explain(name, sha256, said)
     on_event(Event("done", f"fetched {name}", size_bytes, size_bytes))
     return path
