@@ -168,6 +168,15 @@ class DiskFull(BuildFailed):
 
     code = "disk-full"
 
+    @classmethod
+    def here(cls, *because: str) -> DiskFull:
+        """Word the error for a disk of this machine."""
+        return cls(
+            "no room is left on this machine's disk",
+            because=because,
+            hint="make room, or choose other places: XDG_CACHE_HOME, TMPDIR",
+        )
+
 
 class OutOfMemory(BuildFailed):
     """A process of a build was killed because the memory ended."""

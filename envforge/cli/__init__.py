@@ -81,11 +81,7 @@ def _converted(error: BaseException) -> EnvforgeError:
         # any path of any option: no door could convert it without asking at each of its uses
         return UsageError("a name is longer than file systems take", because=(str(error)[:200],))
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return DiskFull(
-            "no room is left on this machine's disk",
-            because=(str(error),),
-            hint="make room, or choose other places: XDG_CACHE_HOME, TMPDIR",
-        )
+        return DiskFull.here(str(error))
     return _bug(error)
 
 

@@ -7,6 +7,7 @@ address it came from, which may be a company's own mirror.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -20,7 +21,7 @@ import msgspec
 
 from envforge.assets import BASE_DOCKERFILE
 from envforge.capability.models import Platform
-from envforge.errors import BuildFailed, EngineUnavailable, EnvforgeError, SourceError
+from envforge.errors import BuildFailed, DiskFull, EngineUnavailable, EnvforgeError, SourceError
 from envforge.events import Event, OnEvent, ignore
 from envforge.image.base import INCLUDED, VARIANT, base_tag
 from envforge.image.engine import Build, Engine
@@ -260,6 +261,8 @@ def _report(line: str, on_event: OnEvent) -> None:
 
 def _failure(platform: Platform, source: FoundArchive, said: list[str], log: Path) -> EnvforgeError:
     text, tail = "\n".join(said), tuple(said[-_TAIL_LINES:])
+    if os.strerror(errno.ENOSPC) in text:
+        return DiskFull.here(*tail)
     what = f"cannot bootstrap {platform.name}"
     if _UNTRUSTED.search(text):
         return SourceError(

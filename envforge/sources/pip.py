@@ -16,7 +16,7 @@ from typing import NamedTuple
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 from packaging.version import Version
 
-from envforge.errors import EnvforgeError, SourceError
+from envforge.errors import DiskFull, EnvforgeError, SourceError
 from envforge.events import Event, OnEvent
 from envforge.sources.child import lines_of, spawn
 from envforge.sources.store import mismatch
@@ -31,7 +31,7 @@ _CERTIFICATE = re.compile(
 _CONNECTION = re.compile(
     r"NewConnectionError|NameResolutionError|ConnectTimeout|ReadTimeout|ProxyError|SSLError"
     r"|Connection(Reset|Refused)?Error|ProtocolError|Max retries exceeded|connection broken"
-    r"|Incomplete(Read|Download)|HTTP error 5\d\d|5\d\d Server Error"
+    r"|Incomplete(Read|Download)|not enough bytes were received|HTTP error 5\d\d|5\d\d Server Error"
 )
 _NOISE = re.compile(r"\[notice\]|Looking in |WARNING: Location ")
 _KEPT_LINES = 12
@@ -94,7 +94,7 @@ def download_wheel(
 ) -> Path:
     """Download the wheel called ``name`` into ``directory``.
 
-    Raises HashMismatch, or SourceError with pip's own reason; OSError where no room is left.
+    Raises HashMismatch, or SourceError with pip's own reason, or DiskFull.
     """
     pip = find_pip()
     argv = [*pip.argv, *_arguments(name, sha256, directory, pip.version)]
@@ -108,8 +108,9 @@ def download_wheel(
         raise SourceError(f"cannot start pip to fetch {name}", because=(str(error),)) from error
     path = directory / name
     if process.returncode != 0 or not path.is_file():
-        if any(_NO_ROOM in line for line in said):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(directory))
+        full = [line for line in said if _NO_ROOM in line]
+        if full:
+            raise DiskFull.here(*full)
         raise _explain(name, sha256, said)
     on_event(Event("done", f"fetched {name}", size_bytes, size_bytes))
     return path
