@@ -205,3 +205,56 @@ def test_the_t440_gets_exit_4_before_anything_is_fetched(tmp_path):
     assert answer.returncode == 4
     assert "envforge build --cpu --torch 1.0.1" in answer.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_matrix_builds_all_and_repeated_finds_all_done(engine, tmp_path):
+    (tmp_path / "fleet.yaml").write_text(
+        'builds:\n  shelf: {gpu: gtx780, torch: "1.0.1"}\n  left: {route: cpu, torch: "1.0.1"}\n'
+    )
+    answer = envforge(tmp_path, "build", "--matrix", "fleet.yaml", "--json")
+    assert answer.returncode == 0, answer.stderr
+    rows = json.loads(answer.stdout)["builds"]
+    assert [row["name"] for row in rows] == ["shelf", "left"]
+    for row in rows:
+        lock = load_lock(tmp_path / row["lock"])
+        assert (lock.image, engine.image_id(lock.image)) == (row["image"], lock.image_id)
+    again = envforge(tmp_path, "build", "--matrix", "fleet.yaml", "--json")
+    assert [row["outcome"] for row in json.loads(again.stdout)["builds"]] == ["there", "there"]
+
+
+def test_a_locked_build_makes_a_removed_image_again_with_the_same_packages(built, engine):
+    path = built / "envforge.lock"
+    before = load_lock(path)
+    assert any(package.startswith("python2.7:amd64=") for package in before.packages)
+    engine.remove(before.image)
+    answer = envforge(built, "build", "--locked")
+    assert answer.returncode == 0, answer.stderr
+    after = load_lock(path)
+    assert (after.packages, after.inputs, after.files) == (
+        before.packages,
+        before.inputs,
+        before.files,
+    )
+    asked = envforge(built, "verify")
+    assert asked.returncode == 0, asked.stderr
+    assert asked.stdout.startswith("the image is what the lock says")
+
+
+def test_a_package_that_drifted_since_the_lock_is_named_and_the_lock_is_kept(built, engine):
+    path = built / "envforge.lock"
+    good = path.read_bytes()
+    lock = load_lock(path)
+    package = next(row for row in lock.packages if row.startswith("python2.7:amd64="))
+    try:
+        edited = path.read_text().replace(package, "python2.7:amd64=2.7.0-1")
+        path.write_text(edited)
+        engine.remove(lock.image)
+        answer = envforge(built, "build", "--locked")
+        assert answer.returncode == 8
+        assert "error: lock-drift: what was built is not what envforge.lock says" in answer.stderr
+        now = package.partition("=")[2]
+        assert f"  package python2.7:amd64: locked 2.7.0-1, now {now}" in answer.stderr
+        assert path.read_text() == edited
+    finally:
+        path.write_bytes(good)
+    assert envforge(built, "build", *WHEEL_PLAN).returncode == 0
