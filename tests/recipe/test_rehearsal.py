@@ -54,11 +54,13 @@ def test_a_torch_of_2019_lacks_some_and_computes_the_rest(engine: Engine, docker
     )
     with engine.run(launch) as container:
         lines = list(container.logs())
-    expect_all_right(lines, absent={"fourier"})
+    expect_all_right(lines, absent={"fourier", "grid_sampling"})
 
 
 def test_without_a_card_there_is_nothing_to_rehearse_on(torch_python):
     with pytest.raises(HostMismatch) as error:
         rehearse_local(torch_python, (), {**os.environ, "CUDA_VISIBLE_DEVICES": ""}, ignore)
     assert error.value.what == "no card of this machine can be used"
-    assert error.value.because == ("torch 2.13.0+cu130 sees no card",)
+    (because,) = error.value.because
+    assert because.startswith("torch 2.")
+    assert because.endswith(" sees no card")
