@@ -83,7 +83,10 @@ def built(engine: Engine, tree: Path, tmp_path_factory: pytest.TempPathFactory) 
         folder, "--source", str(tree), "--until", "torch", "--wheel", "out", "-o", "context"
     )
     assert answer.returncode == 0, answer.stderr
-    assert "system-fmt, fmt-9-writes-to-iterators, no-foxi, system-pocketfft, profiler-without-kineto" in answer.stderr
+    assert (
+        "system-fmt, fmt-9-writes-to-iterators, no-foxi, system-pocketfft, profiler-without-kineto"
+        in answer.stderr
+    )
     return folder
 
 

@@ -45,7 +45,9 @@ def header(text, version, declares):
     text = re.sub(r"#define CUSPARSE_VER_(MAJOR|MINOR|PATCH|BUILD) .*\n", "", text)
     text = re.sub(r"#define CUSPARSE_VERSION (.*\\\n)*.*\n", "", text)
     if not declares:
-        text, found = re.subn(r"const char\* CUSPARSEAPI\s+cusparseGetErrorString\([^;]*;", "", text)
+        text, found = re.subn(
+            r"const char\* CUSPARSEAPI\s+cusparseGetErrorString\([^;]*;", "", text
+        )
         assert found == 1, "one declaration is expected in cusparse.h"
     if version:
         major, minor, patch = version
@@ -87,13 +89,21 @@ def main(source, edit, head, *compiler):
         target.parent.mkdir(parents=True)
         original = pathlib.Path(source).read_text()
         target.write_text(original)
-        edits = [{
-            "patch": "rename-cusparse-error-string",
-            "file": "aten/src/ATen/native/sparse/cuda/SparseCUDABlas.cu",
-            "find": r"\bcusparseGetErrorString\b", "replace": "getCusparseErrorString", "sites": 2,
-        }]
+        edits = [
+            {
+                "patch": "rename-cusparse-error-string",
+                "file": "aten/src/ATen/native/sparse/cuda/SparseCUDABlas.cu",
+                "find": r"\bcusparseGetErrorString\b",
+                "replace": "getCusparseErrorString",
+                "sites": 2,
+            }
+        ]
         (folder / "edits.json").write_text(json.dumps(edits))
-        subprocess.run([sys.executable, edit, folder / "tree", folder / "edits.json"], check=True, stdout=sys.stderr)
+        subprocess.run(
+            [sys.executable, edit, folder / "tree", folder / "edits.json"],
+            check=True,
+            stdout=sys.stderr,
+        )
         texts = {"as released": excerpt(original), "patched": excerpt(target.read_text())}
         texts.update({k: guarded(excerpt(original), v) for k, v in GUARDS.items()})
         for release, version, declares in RELEASES:
