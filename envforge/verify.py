@@ -51,7 +51,9 @@ class Operator(msgspec.Struct, frozen=True, kw_only=True):
     """What computes it: torch's own kernels by kind, or the library's name."""
     precision: str
     outcome: Outcome
-    """``absent``: this torch does not have it. ``failed``: the card refused, as ``said``."""
+    """``absent``: this torch does not have it. ``failed``: the card refused, or the CPU before it;
+    ``said`` has the words.
+    """
     error: float | None = None
     """Largest deviation, results and gradients, as a part of the largest value."""
     first_s: float | None = None

@@ -290,8 +290,10 @@ def judge(name, kind, function, precision):
     dtype = getattr(torch, precision)
     try:
         truth = compute(function, "cpu", torch.float64)
-    except Exception as error:  # an older torch has no such function, argument or type
+    except (AttributeError, TypeError) as error:  # no such function, or no such argument yet
         return dict(row, outcome="absent", said=str(error).split("\n")[0])
+    except Exception as error:  # a torch that fails on the CPU is no better on a card
+        return dict(row, outcome="failed", said=str(error).split("\n")[0])
     try:
         first, _ = timed(function, CARD, dtype)
         again, found = timed(function, CARD, dtype)

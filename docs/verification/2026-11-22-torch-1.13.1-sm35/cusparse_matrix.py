@@ -1,4 +1,4 @@
-"""The clash of cusparseGetErrorString in torch 1.0.1, shown and gone, for eight CUDA releases.
+"""The clash of cusparseGetErrorString in torch 1.0.1, shown and gone, for seven CUDA releases.
 
     python3 cusparse_matrix.py SparseCUDABlas.cu EDIT.py CUSPARSE_H COMPILER [ARGUMENT ...]
 
