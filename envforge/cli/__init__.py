@@ -6,10 +6,18 @@ import errno
 import importlib
 import os
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from envforge.errors import DiskFull, EnvforgeError, Interrupted, UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
+"""What a file system says of a place where nothing may be read or written; never a bug of ours."""
 
 _COMMANDS = {
     "check": "What is this card, what runs on it, and why not the rest?",
@@ -56,12 +64,12 @@ def main(argv: list[str] | None = None) -> int:
         return stop.exit_code
     except click.ClickException as error:
         error.show()
-        return error.exit_code
+        return _say_usage(error, as_json="--json" in arguments)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 -- the last line of defence
-        return _fail(_converted(error), as_json="--json" in arguments)
+        return _fail(_converted(error, arguments), as_json="--json" in arguments)
     return code if isinstance(code, int) else 0
 
 
@@ -72,7 +80,16 @@ def _color() -> bool | None:
     return True if os.environ.get("FORCE_COLOR") else None
 
 
-def _converted(error: BaseException) -> EnvforgeError:
+def _say_usage(error: click.ClickException, *, as_json: bool) -> int:
+    """Give whoever reads JSON the document of every other error, too."""
+    if as_json:
+        context = getattr(error, "ctx", None)  # of a usage error, where a command was found
+        hint = f"{context.command_path} --help" if context else ""
+        _echo_json(UsageError(error.format_message(), hint=hint))
+    return error.exit_code
+
+
+def _converted(error: BaseException, arguments: list[str]) -> EnvforgeError:
     if isinstance(error, EnvforgeError):
         return error
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
@@ -80,33 +97,65 @@ def _converted(error: BaseException) -> EnvforgeError:
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
         # any path of any option: no door could convert it without asking at each of its uses
         return UsageError("a name is longer than file systems take", because=(str(error)[:200],))
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return DiskFull.here(str(error))
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        return DiskFull.here(str(error), *_full_places(arguments))
+    if isinstance(error, OSError) and error.errno in _CLOSED and error.filename:
+        return UsageError(
+            f"{error.filename} cannot be used",
+            because=(str(error.strerror),),
+            hint="other places: the options of the command, XDG_CACHE_HOME, XDG_STATE_HOME, TMPDIR",
+        )
     return _bug(error)
 
 
+def _full_places(arguments: list[str]) -> tuple[str, ...]:
+    """Name the full disks: a write that failed knows no path."""
+    import tempfile  # noqa: PLC0415 -- only on failure
+    from pathlib import Path  # noqa: PLC0415
+
+    from platformdirs import user_cache_path  # noqa: PLC0415
+
+    from envforge.hardware.room import find_full  # noqa: PLC0415
+
+    given = [Path(word) for word in arguments if word and not word.startswith("-")]
+    places = [user_cache_path("envforge"), Path(tempfile.gettempdir()), Path(), *given]
+    return tuple(f"{room.place}: {room.free_bytes >> 20} MiB free" for room in find_full(places))
+
+
 def _fail(error: EnvforgeError, *, as_json: bool) -> int:
-    from envforge.report.errors import error_json, error_text  # noqa: PLC0415 -- only on failure
+    from envforge.report.errors import error_text  # noqa: PLC0415 -- only on failure
 
     if as_json:
-        from envforge.documents import to_json  # noqa: PLC0415
-
-        click.echo(to_json(error_json(error)), nl=False)
+        _echo_json(error)
     click.echo(error_text(error), err=True, color=_color())
     return error.exit_code
+
+
+def _echo_json(error: EnvforgeError) -> None:
+    from envforge.documents import to_json  # noqa: PLC0415 -- only on failure
+    from envforge.report.errors import error_json  # noqa: PLC0415
+
+    click.echo(to_json(error_json(error)), nl=False)
 
 
 def _bug(error: BaseException) -> EnvforgeError:
     """Keep the traceback in a file: a user is not the reader of it."""
     import traceback  # noqa: PLC0415
+
+    what = f"this is a bug in envforge: {type(error).__name__}: {error}"
+    text = "".join(traceback.format_exception(error))
+    try:
+        return EnvforgeError(what, hint=f"please report it with the file {_kept(text)}")
+    except OSError:  # no place for a file
+        return EnvforgeError(what, because=(text,), hint="please report it with these lines")
+
+
+def _kept(text: str) -> Path:
     from datetime import datetime, timezone  # noqa: PLC0415
 
     from platformdirs import user_log_path  # noqa: PLC0415
 
     now = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
     log = user_log_path("envforge", ensure_exists=True) / f"bug-{now}.txt"
-    log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
-    return EnvforgeError(
-        f"this is a bug in envforge: {type(error).__name__}: {error}",
-        hint=f"please report it with the file {log}",
-    )
+    log.write_text(text, encoding="utf-8")
+    return log

@@ -28,11 +28,18 @@ if TYPE_CHECKING:
 @request_options
 @click.option("--dry-run", is_flag=True, help="Decide and render only: no network, no engine.")
 @click.option(
-    "-o", "--output", "context", type=click.Path(path_type=Path), help="Where the context goes."
+    "-o",
+    "--output",
+    "context",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where the context goes.",
 )
 @plan_options
 @click.option(
-    "--wheel", "wheels", type=click.Path(path_type=Path), help="Put the built wheel there."
+    "--wheel",
+    "wheels",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Put the built wheel there.",
 )
 @click.option(
     "--backend",
