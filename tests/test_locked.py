@@ -140,7 +140,63 @@ def test_without_a_lock_there_is_nothing_to_keep_to(capsys):
 
 def test_every_lock_is_read_back_as_it_was_written():
     lock = locked("gtx780", torch="1.13.1", route="source", cudnn="8.7")
-    assert load_lock(Path("envforge.lock")) == lock
+    again = load_lock(Path("envforge.lock"))
+    assert again.is_whole
+    assert msgspec.structs.replace(again, seal="") == lock
+
+
+def edit(change) -> None:
+    """Change the lock as a person does: the seal stays as it was."""
+    document = json.loads(Path("envforge.lock").read_text())
+    change(document)
+    Path("envforge.lock").write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda lock: lock["packages"].append("xz-utils:amd64=5.4"),
+        lambda lock: lock["base"].update(packages_sha256="1"),
+        lambda lock: lock.update(database="1"),
+        lambda lock: lock["resolution"].update(evidence="measured by nobody"),
+    ],
+)
+def test_an_edit_of_what_no_plan_pins_breaks_the_seal(change):
+    locked("gtx780", torch="1.0.1")
+    assert load_lock(Path("envforge.lock")).is_whole
+    edit(change)
+    assert not load_lock(Path("envforge.lock")).is_whole
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("python", "3.9"),
+        ("python", None),
+        ("platform", None),
+        ("platform", "debian-10"),
+        ("platform", "nope"),
+        ("torch", "1.0.0"),
+        ("torch", "nope"),
+        ("route", "source"),
+    ],
+)
+def test_a_lock_edited_to_what_has_no_plan_is_told_so(capsys, field, value):
+    locked("gtx780", torch="1.0.1")
+    edit(lambda lock: lock["resolution"].update({field: value}))
+    code, said = build(capsys)
+    assert code in (3, 8), said
+    assert "the lock was changed by hand" in said or f"  {field}: locked {value}, now" in said
+
+
+def test_a_lock_whose_wheel_the_database_no_longer_has_is_no_bug(capsys):
+    lock = locked("gtx780", torch="1.0.1")
+    other = msgspec.structs.replace(lock.resolution, python="3.9")
+    write_lock(Path("envforge.lock"), msgspec.structs.replace(lock, resolution=other))
+    code, said = build(capsys)
+    assert code == 3
+    assert "no plan can be made of the lock of envforge/torch:1.0.1" in said
+    assert "by hand" not in said
 
 
 def test_a_package_of_another_version_is_a_drift_and_an_archives_new_release_file_is_none():

@@ -53,10 +53,14 @@ def build(prepared: Prepared, wanted: BuildRequest, on_event: OnEvent) -> Outcom
     write_context(prepared.context, prepared.folder)
     with connect() as engine, _alone(prepared, on_event):
         lock = load_lock(wanted.lock) if wanted.locked else _earlier(wanted.lock, on_event)
+        if lock is not None and not lock.is_whole:
+            on_event(
+                Event("warning", f"{wanted.lock} was changed by hand: its image is asked anew")
+            )
         fresh = lock is None or not _matches(lock, prepared, engine)
         if lock is None or fresh:
             lock = _build_and_verify(engine, prepared, wanted, on_event)
-            write_lock(wanted.lock, lock)
+            lock = write_lock(wanted.lock, lock)
         if wanted.wheels is not None:
             for name in lock.wheels:
                 link(prepared.wheels / name, wanted.wheels / name)
@@ -117,7 +121,7 @@ def _build_and_verify(
 
 
 def _matches(lock: Lock, prepared: Prepared, engine: Engine) -> bool:
-    if lock.plan != prepared.context.digest or lock.image != prepared.image:
+    if lock.plan != prepared.context.digest or lock.image != prepared.image or not lock.is_whole:
         return False
     return engine.image_id(lock.image) == lock.image_id
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import platformdirs
 
 from envforge.capability.database import Database
-from envforge.errors import LockDrift, UsageError
+from envforge.errors import DocumentError, EnvforgeError, LockDrift, UsageError
 from envforge.image.lock import (
     Drift,
     Features,
@@ -163,7 +163,32 @@ def plan_of(database: Database, lock: Lock, source: Path | None = None) -> Plan:
         cudnn=f"=={features.cudnn}" if features and features.cudnn else None,
         torchvision=features is not None and features.torchvision is not None,
     )
-    return make_plan(database, lock.resolution, wanted)
+    try:
+        return make_plan(database, lock.resolution, wanted)
+    except _UNPLANNABLE as error:
+        if isinstance(error, EnvforgeError) and lock.is_whole:
+            raise
+        reason = (
+            error.what if isinstance(error, EnvforgeError) else "this envforge does not know it"
+        )
+        raise DocumentError(
+            f"no plan can be made of the lock of {lock.image}",
+            because=(f"{_described(lock)}: {reason}", *([] if lock.is_whole else [_CHANGED])),
+            hint="take the lock as it was written; or build anew: envforge build --gpu CARD",
+        ) from error
+
+
+_UNPLANNABLE = (EnvforgeError, LookupError, StopIteration, ValueError, AssertionError)
+"""What asking the database for something it does not have ends in."""
+_CHANGED = "the lock was changed by hand"
+
+
+def _described(lock: Lock) -> str:
+    resolution = lock.resolution
+    return (
+        f"torch {resolution.torch}, CUDA {resolution.cuda}, Python {resolution.python}"
+        f" on {resolution.platform}, route {resolution.route}"
+    )
 
 
 def _wanted(wanted: BuildRequest) -> Wanted:

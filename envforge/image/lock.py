@@ -6,6 +6,7 @@ built, what came out of it (:func:`outcome_facts`) after.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
@@ -81,6 +82,13 @@ class Lock(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     database: str
     """Content hash of the capability database that decided."""
     verified: tuple[CheckLock, ...]
+    seal: str = ""
+    """sha256 of everything else here: an edit by hand is seen. Empty in locks of before."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is as envforge wrote it."""
+        return self.seal in ("", _seal(self))
 
     @property
     def torch(self) -> str:
@@ -91,6 +99,11 @@ class Lock(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     def codes(self) -> tuple[str, ...]:
         """Machine code the image carries."""
         return self.resolution.codes
+
+
+def _seal(lock: Lock) -> str:
+    bare = msgspec.structs.replace(lock, seal="")
+    return hashlib.sha256(documents.to_json(bare).encode()).hexdigest()
 
 
 class Drift(NamedTuple):
@@ -178,6 +191,8 @@ def find_lock(path: Path) -> Lock | None:
         return None
 
 
-def write_lock(path: Path, lock: Lock) -> None:
-    """Write the lock so that a kill at any moment leaves the old one or the new one."""
-    documents.write_atomically(path, documents.to_json(lock).encode())
+def write_lock(path: Path, lock: Lock) -> Lock:
+    """Seal and write the lock so that a kill at any moment leaves the old one or the new one."""
+    sealed = msgspec.structs.replace(lock, seal=_seal(lock))
+    documents.write_atomically(path, documents.to_json(sealed).encode())
+    return sealed

@@ -187,6 +187,22 @@ def test_a_lock_edited_by_hand_is_refused_or_told_and_written_anew(place: Place)
     assert load_lock(place.lock).plan == json.loads(good)["plan"]
 
 
+def test_a_package_edited_into_a_lock_is_found_though_the_image_is_there(place: Place) -> None:
+    goes_on(place)
+    edited = json.loads(place.lock.read_text())
+    name, _, version = edited["packages"][0].partition("=")
+    edited["packages"][0] = f"{name}=0"
+    place.lock.write_text(json.dumps(edited))
+    refused = place.build("--locked")
+    assert refused.code == 8, refused.stderr
+    assert f"  package {name}: locked 0, now {version}" in refused.stderr
+    assert json.loads(place.lock.read_text()) == edited, "the lock is left as it was"
+    answer = place.build()
+    assert answer.code == 0, answer.stderr
+    assert "was changed by hand: its image is asked anew" in answer.stderr
+    assert f"{name}={version}" in load_lock(place.lock).packages
+
+
 @pytest.fixture
 def index() -> Iterator[Site]:
     """A package index that a user's pip asks."""
