@@ -22,10 +22,12 @@ def command() -> None:
 def list_command(*, root: Path, as_json: bool) -> int:
     """List the runs below ROOT, which is runs/ unless it is given."""
     from envforge.documents import to_json  # noqa: PLC0415 -- --help must be quick
+    from envforge.report.progress import progress  # noqa: PLC0415
     from envforge.report.runs import runs_text  # noqa: PLC0415
     from envforge.training.runs import list_runs  # noqa: PLC0415
 
-    runs = list(list_runs(root))
+    with progress(quiet=False) as on_event:
+        runs = list(list_runs(root, on_event))
     if as_json:
         rows = [{"folder": str(seen.folder), "held": seen.held, "run": seen.record}
                 for seen in runs]  # fmt: skip

@@ -28,12 +28,13 @@ class Seen(NamedTuple):
     held: bool
 
 
-def list_runs(root: Path) -> Iterator[Seen]:
-    """Yield the runs in ``root`` and just below it, oldest first; broken ones are left out."""
+def list_runs(root: Path, on_event: OnEvent) -> Iterator[Seen]:
+    """Yield the runs in ``root`` and just below it, oldest first; broken ones are told instead."""
     for path in sorted([*root.glob(RECORD), *root.glob(f"*/{RECORD}")], key=_begun):
         try:
             record = read_record(path.parent)
-        except DocumentError:
+        except DocumentError as error:
+            on_event(Event("warning", ": ".join((error.what, *error.because))))
             continue
         if record is not None:
             yield Seen(path.parent, record, is_held(path.parent))

@@ -137,3 +137,27 @@ def test_a_directory_without_a_run_is_said(envforge, verb):
 
 def test_no_runs_are_no_error(envforge):
     assert envforge("runs", "list")[:2] == (0, "no runs\n")
+
+
+@pytest.mark.parametrize(
+    ("written", "fault"),
+    [
+        (b'{"schema": "envforge.run/1"', "truncated"),
+        (b'{"name": "of another program"}', "required field"),
+        (b"\xff\xfe", "utf-8"),
+    ],
+)
+def test_a_run_that_cannot_be_read_is_told_and_the_others_listed(
+    envforge, python, tmp_path, written, fault
+):
+    words = ("run", TOY, "--on", "local", "--interpreter", python, "--run-dir", "runs/c")
+    assert envforge(*words)[0] == 0
+    (tmp_path / "runs/d").mkdir()
+    (tmp_path / "runs/d/run.json").write_bytes(written)
+    code, out, err = envforge("runs", "list", "--json")
+    assert code == 0
+    assert [each["folder"] for each in check("runs", out)["runs"]] == ["runs/c"]
+    (told,) = err.splitlines()
+    assert told.startswith("!! ")
+    assert "runs/d/run.json" in told
+    assert fault in told
