@@ -111,6 +111,23 @@ def convert_rows(document: Any, key: str, kind: type[T], name: str) -> tuple[T, 
     return tuple(rows)
 
 
+def convert_named(document: Any, key: str, kind: type[T], name: str) -> dict[str, T]:
+    """Turn ``{key: {name: row}}`` into records by name, collecting the faults of every row."""
+    if not isinstance(document, dict) or set(document) != {key}:
+        raise DocumentError(f"{name} must hold exactly one key: {key}")
+    if not isinstance(document[key], dict):
+        raise DocumentError(f"{name}: {key} must be a mapping")
+    rows, faults = {}, []
+    for each, row in document[key].items():
+        try:
+            rows[str(each)] = msgspec.convert(row, kind, strict=True)
+        except (msgspec.ValidationError, ValueError) as error:
+            faults.append(f"{name}: {key}.{each}: {error}")
+    if faults:
+        raise DocumentError(f"{name} is not as it must be", because=tuple(faults))
+    return rows
+
+
 def _as_list(value: Any, name: str, key: str) -> Iterable[Any]:
     if not isinstance(value, list):
         raise DocumentError(f"{name}: {key} must be a list")

@@ -49,12 +49,6 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     torchvision: bool = True
 
 
-class Matrix(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The builds by name."""
-
-    builds: dict[str, Wish]
-
-
 class Row(NamedTuple):
     """What became of one build."""
 
@@ -67,22 +61,23 @@ class Row(NamedTuple):
     error: EnvforgeError | None = None
 
 
-def load_matrix(path: Path) -> Matrix:
-    """Read a matrix; DocumentError names what is wrong with it."""
+def load_matrix(path: Path) -> dict[str, Wish]:
+    """Read the builds of a matrix by name; DocumentError names all that is wrong with them."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DocumentError(f"cannot read {path}", because=(str(error),)) from error
-    matrix = documents.convert(documents.parse_yaml(text, str(path)), Matrix, str(path))
+    document = documents.parse_yaml(text, str(path))
+    builds = documents.convert_named(document, "builds", Wish, str(path))
     pattern = documents.compile_pattern(_NAME)
-    odd = [name for name in matrix.builds if not pattern.match(name)]
-    if odd or not matrix.builds:
+    odd = [name for name in builds if not pattern.match(name)]
+    if odd or not builds:
         raise DocumentError(
             f"{path} is not as it must be",
             because=tuple(f"builds: {name!r} is no name of a file" for name in odd)
             or ("builds: there is none",),
         )
-    return matrix
+    return builds
 
 
 def build_matrix(
@@ -93,7 +88,7 @@ def build_matrix(
     ``common`` holds what is the same for all: archive, jobs, where wheels go, ``locked``. Raises
     DocumentError for the file, EngineUnavailable as soon as there is no engine to go on with.
     """
-    builds = load_matrix(path).builds
+    builds = load_matrix(path)
     for index, (name, wish) in enumerate(builds.items(), 1):
         on_event(Event("step", f"{name}, {index} of {len(builds)}"))
         lock = path.with_suffix(".locks") / f"{name}.lock"

@@ -80,3 +80,23 @@ def test_what_stands_in_the_file_is_no_flag(fleet, capsys):
     code, _, err = planned(capsys, "--gpu", "k40")
     assert code == 2
     assert "--matrix and --gpu contradict each other" in err
+
+
+def test_every_faulty_build_of_a_matrix_is_named(fleet, capsys):
+    Path("fleet.yaml").write_text(
+        "builds: {a: {gpu: k40, torhc: '1'}, b: {gpu: k40}, c: {gpu: 3}, d: [], 7: {route: x}}"
+    )
+    code, _, err = planned(capsys)
+    assert code == 3
+    assert [line.split(": ")[1] for line in err.splitlines() if line.startswith("  fleet")] == [
+        "builds.a", "builds.c", "builds.d", "builds.7",
+    ]  # fmt: skip
+    assert "unknown field `torhc`" in err
+
+
+@pytest.mark.parametrize("text", ["", "[]", "builds: []", "build: {}", "builds: {}\nmore: 1"])
+def test_what_is_no_matrix_is_refused(fleet, capsys, text):
+    Path("fleet.yaml").write_text(text)
+    code, _, err = planned(capsys)
+    assert code == 3
+    assert "fleet.yaml" in err
