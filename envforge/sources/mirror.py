@@ -164,10 +164,13 @@ class Mirror(NamedTuple):
     def fault_of(self, sha256: str, size_bytes: int) -> str | None:
         """Say what is wrong with a file: ``missing``, ``damaged``; None: its bytes are right."""
         path = self.store.path_of(sha256)
-        if not path.is_file():
-            return "missing"
-        if path.stat().st_size != size_bytes or hash_file(path) != sha256:
-            return "damaged"
+        try:
+            if not path.is_file():
+                return "missing"
+            if path.stat().st_size != size_bytes or hash_file(path) != sha256:
+                return "damaged"
+        except OSError as error:  # a dying disk: the other files are to be looked at, too
+            return f"cannot be read ({error.strerror})"
         return None
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -207,6 +209,19 @@ def test_a_hash_that_is_none_cannot_lead_out_of_the_mirror(mirror: Mirror) -> No
     path.write_text(path.read_text().replace(sha(RUNFILE), "../../../etc/passwd"))
     (fault,) = verify(mirror).faults
     assert fault.manifest == f"plans/{PLAN}"
+
+
+def test_a_file_that_the_disk_no_longer_gives_is_a_fault_and_the_rest_is_looked_at(
+    mirror: Mirror,
+) -> None:
+    path = mirror.store.path_of(sha(WHEEL))
+    path.unlink()
+    # its reads end with an input/output error, for root, too
+    path.symlink_to("/proc/self/mem")
+    unread = mirror.fault_of(sha(WHEEL), 0)
+    assert unread == f"cannot be read ({os.strerror(errno.EIO)})"
+    damage(mirror, RUNFILE)
+    assert len(verify(mirror).faults) == 2
 
 
 def test_putting_a_file_again_repairs_it(mirror: Mirror, tmp_path: Path) -> None:
