@@ -29,7 +29,12 @@ They are raised where the facts are known and caught once, in ``envforge.cli``.
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import Any
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_NO_ROOM_SAID = tuple(map(os.strerror, _NO_ROOM))
 
 
 class EnvforgeError(Exception):
@@ -167,6 +172,14 @@ class DiskFull(BuildFailed):
     """A disk has no room left: the engine's, or the one with envforge's cache."""
 
     code = "disk-full"
+
+    @staticmethod
+    def is_told_by(error: Exception) -> bool:
+        """Whether an error of a file, or the words of a tool, say that there is no room."""
+        said = str(error)
+        return getattr(error, "errno", None) in _NO_ROOM or any(
+            words in said for words in _NO_ROOM_SAID
+        )
 
     @classmethod
     def here(cls, *because: str) -> DiskFull:

@@ -15,7 +15,6 @@ from envforge.errors import DiskFull, EnvforgeError, Interrupted, UsageError
 if TYPE_CHECKING:
     from pathlib import Path
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
 """What a file system says of a place where nothing may be read or written; never a bug of ours."""
 
@@ -97,7 +96,7 @@ def _converted(error: BaseException, arguments: list[str]) -> EnvforgeError:
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
         # any path of any option: no door could convert it without asking at each of its uses
         return UsageError("a name is longer than file systems take", because=(str(error)[:200],))
-    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+    if isinstance(error, OSError) and DiskFull.is_told_by(error):
         return DiskFull.here(str(error), *_full_places(arguments))
     if isinstance(error, OSError) and error.errno in _CLOSED and error.filename:
         return UsageError(

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import requests
 
-from envforge.errors import SourceError
+from envforge.errors import DiskFull, SourceError
 from envforge.events import Event, OnEvent
 
 CONNECT_TIMEOUT_S = 20.0
@@ -145,10 +145,12 @@ def _copy(body: _Body, url: str, name: str, partial: Path, on_event: OnEvent) ->
     except requests.RequestException:
         raise
     except OSError as error:
+        if DiskFull.is_told_by(error):
+            raise DiskFull.here(f"{name} into {partial.parent}: {error}") from error
         raise SourceError(
             f"cannot write {name} to the local store",
             because=(str(error),),
-            hint=f"make room or choose another place: XDG_CACHE_HOME (now {partial.parent})",
+            hint=f"choose another place: XDG_CACHE_HOME (now {partial.parent})",
         ) from error
     if body.total and done != body.total:
         raise _Interrupted(f"{done} of {body.total} bytes came")

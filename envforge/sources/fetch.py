@@ -67,6 +67,9 @@ def fetch_url(url: str, sha256: str, name: str, store: Store, on_event: OnEvent 
         return store.put_verified(partial, sha256, name, f"from {url}")
 
 
+AGAIN = "is there a network, a proxy (http_proxy)? Again goes on; --mirror DIR takes what one has"
+
+
 def fetch_first(
     urls: tuple[str, ...], sha256: str, name: str, store: Store, on_event: OnEvent = ignore
 ) -> Path:
@@ -82,4 +85,4 @@ def fetch_first(
             raise
         except SourceError as error:
             tried += [str(error), *error.because]
-    raise SourceError(f"no address gives {name}", because=tuple(tried))
+    raise SourceError(f"no address gives {name}", because=tuple(tried), hint=AGAIN)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from envforge import documents
 from envforge.capability.submodules import Submodule
-from envforge.errors import SourceError
+from envforge.errors import DiskFull, SourceError
 from envforge.events import Event, OnEvent, ignore
 from envforge.sources import repository, tarball
 from envforge.sources.mirror import HeldTree, find_tree
@@ -217,7 +217,7 @@ def _time_of(part: Part) -> int:
 def export_tree(parts: tuple[Part, ...], tag: str | None, target: Path) -> None:
     """Make a work tree of the parts at ``target``, each with the one commit it is at.
 
-    Raises SourceError where the store's copy is damaged or the disk is full.
+    Raises SourceError where the store's copy is damaged, DiskFull.
     """
     try:
         for part in parts:
@@ -226,6 +226,8 @@ def export_tree(parts: tuple[Part, ...], tag: str | None, target: Path) -> None:
             git("update-ref", f"refs/tags/{tag}", parts[0].commit, cwd=target)
         _activate_submodules(parts, target)
     except (GitFailed, OSError) as error:
+        if DiskFull.is_told_by(error):
+            raise DiskFull.here(f"the source tree into {target}: {error}") from error
         raise SourceError("cannot write the source tree", because=(str(error),)) from error
 
 

@@ -8,7 +8,7 @@ import tarfile
 import zipfile
 from pathlib import Path, PurePosixPath
 
-from envforge.errors import SourceError
+from envforge.errors import DiskFull, SourceError
 from envforge.sources.store import Store, hash_file
 
 _EXECUTABLE = 0o755
@@ -51,7 +51,7 @@ def pack_directory(directory: Path, store: Store) -> tuple[Path, str]:
     """Put a local source tree into the store as a tar file; return it with its sha256.
 
     ``.git`` stays out: what is built is what lies there, whatever was committed.
-    SourceError where the directory cannot be read.
+    SourceError where the directory cannot be read, DiskFull.
     """
     if not directory.is_dir():
         raise SourceError(f"there is no source tree at {directory}")
@@ -60,6 +60,8 @@ def pack_directory(directory: Path, store: Store) -> tuple[Path, str]:
         try:
             pack(directory, packed, without=frozenset({".git"}))
         except OSError as error:
+            if DiskFull.is_told_by(error):
+                raise DiskFull.here(f"{directory} into {packed.parent}: {error}") from error
             raise SourceError(
                 f"cannot read the source tree at {directory}", because=(str(error),)
             ) from error
@@ -81,6 +83,8 @@ def unpack(archive: Path, target: Path) -> None:
             with tarfile.open(archive) as opened:
                 opened.extractall(target, filter="data")
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
+        if DiskFull.is_told_by(error):
+            raise DiskFull.here(f"{archive.name} into {target}: {error}") from error
         raise SourceError(f"cannot unpack {archive.name}", because=(str(error),)) from error
 
 

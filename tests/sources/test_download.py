@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from sources_site import Heard, Site, files_of, send, send_and_break
 
-from envforge.errors import HashMismatch, SourceError
+from envforge.errors import DiskFull, HashMismatch, SourceError
 from envforge.sources import download
-from envforge.sources.fetch import fetch_url
+from envforge.sources.fetch import fetch_first, fetch_url
 from envforge.sources.store import Store
 
 DATA = bytes(range(256)) * 4000
@@ -137,6 +137,15 @@ def test_a_host_out_of_reach_is_named(store: Store) -> None:
     assert "Connection refused" in caught.value.because[0]
 
 
+def test_every_address_that_was_asked_is_named_with_what_to_do(site: Site, store: Store) -> None:
+    gone = tuple(f"{site.address}/gone-{number}" for number in (1, 2))
+    with pytest.raises(SourceError) as caught:
+        fetch_first(gone, "0" * 64, "cuda.run", store)
+    assert caught.value.what == "no address gives cuda.run"
+    assert all(url in "\n".join(caught.value.because) for url in gone)
+    assert "--mirror" in caught.value.hint
+
+
 @pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"])
 def test_the_users_certificates_are_honoured(
     tls_site: Site,
@@ -159,7 +168,8 @@ def test_the_users_certificates_are_honoured(
 
 def test_a_full_disk_says_where_and_what_to_do(site: Site, tmp_path: Path) -> None:
     site.serve(PATH, DATA)
-    with pytest.raises(SourceError) as caught:
+    with pytest.raises(DiskFull) as caught:
         download.download(site.address + PATH, "cuda.run", Path("/dev/full"), Heard())
-    assert caught.value.what == "cannot write cuda.run to the local store"
+    assert caught.value.because[0].startswith("cuda.run into /dev: ")
     assert "No space left" in caught.value.because[0]
+    assert "XDG_CACHE_HOME" in caught.value.hint

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import io
 import os
 import tarfile
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from envforge.errors import SourceError
+from envforge.errors import DiskFull, SourceError
 from envforge.sources.store import Store, hash_file
 from envforge.sources.tarball import pack, pack_directory, unpack
 
@@ -116,3 +117,27 @@ def test_a_file_that_is_no_archive_says_so(tmp_path):
     (tmp_path / "page.tar.xz").write_text("<html>not found</html>")
     with pytest.raises(SourceError, match=r"cannot unpack page\.tar\.xz"):
         unpack(tmp_path / "page.tar.xz", tmp_path / "out")
+
+
+def test_a_full_disk_is_no_broken_archive(tmp_path):
+    with zipfile.ZipFile(tmp_path / "tree.zip", "w") as archive:
+        archive.writestr("setup.py", "x" * 100_000)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "setup.py").symlink_to("/dev/full")
+    with pytest.raises(DiskFull) as caught:
+        unpack(tmp_path / "tree.zip", tmp_path / "out")
+    assert caught.value.because[0].startswith(f"tree.zip into {tmp_path / 'out'}: ")
+
+
+@pytest.mark.parametrize(
+    ("error", "full"),
+    [
+        (OSError(errno.ENOSPC, "x"), True),
+        (OSError(errno.EDQUOT, "x"), True),
+        (OSError(errno.EACCES, "No such luck"), False),
+        (RuntimeError("fatal: unable to write file a.c: No space left on device"), True),
+        (RuntimeError("fatal: not a git repository"), False),
+    ],
+)
+def test_files_and_tools_tell_of_a_full_disk(error, full):
+    assert DiskFull.is_told_by(error) is full
