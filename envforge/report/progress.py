@@ -54,11 +54,11 @@ def count_text(event: Event, left_s: float | None) -> str:
 
 
 class _Plain:
-    """One line a step, of bytes and counts one every ten seconds; a tool's own stay in its log."""
+    """One line a step, of bytes and counts one after ten silent seconds; tools' own: in the log."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._spoken = 0.0
+        self._spoken = float("-inf")
         self._estimate = Estimate()
 
     def __call__(self, event: Event) -> None:
@@ -66,15 +66,14 @@ class _Plain:
             mark = {"step": "->", "done": "ok", "warning": "!!"}[event.kind]
             self._say(f"{mark} {event.text}")
         elif event.kind == "bytes" and time.monotonic() - self._spoken > _PLAIN_INTERVAL_S:
-            self._spoken = time.monotonic()
             self._say(f".. {event.text} {_share(event)}")
         elif event.kind == "count":
             left_s = self._estimate.left_s(event.done, event.total, time.monotonic())
             if time.monotonic() - self._spoken > _PLAIN_INTERVAL_S:
-                self._spoken = time.monotonic()
                 self._say(f".. {count_text(event, left_s)}")
 
     def _say(self, line: str) -> None:
+        self._spoken = time.monotonic()
         print(shorten(line), file=self._stream, flush=True)
 
 
