@@ -297,8 +297,9 @@ def test_a_torch_that_prints_while_it_imports_is_understood(tmp_path, toy):
 @pytest.mark.parametrize("version", ["0.4.1", "3.0.0", "unknown"])
 def test_a_torch_outside_the_recipes_range_is_refused(tmp_path, toy, version):
     old = interpreter(tmp_path / "old", version)
-    with pytest.raises(HostMismatch, match=r"toy runs on torch >=1.0,<3, not on "):
+    with pytest.raises(HostMismatch, match=r"toy runs on torch >=1.0,<3, not on ") as caught:
         run(RunRequest(TOY, on="local", interpreter=old), toy.events.append)
+    assert caught.value.hint.startswith("envforge build --torch '>=1.0,<3' --gpu CARD")
 
 
 def test_an_interpreter_that_hangs_is_given_up(tmp_path):

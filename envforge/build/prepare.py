@@ -131,7 +131,8 @@ def _plan(database: Database, wanted: BuildRequest, lock: Lock | None) -> Plan:
     resolution = resolve(database, wanted.request._replace(placed=True))
     if resolution.route not in _BUILDABLE:
         raise UsageError(
-            f"the route {resolution.route} needs no image: see the command of `envforge check`"
+            f"the route {resolution.route} needs no image: it is one command of another tool",
+            hint="envforge check --gpu CARD   names it",
         )
     return make_plan(database, resolution, _wanted(wanted))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from shlex import quote
 from typing import NamedTuple
 
 from envforge.capability.models import Platform
@@ -87,7 +88,8 @@ def _lacking(digest: str, mirror: Path | None) -> SourceError:
             for each in plans
         )
         or ("it holds no plan",),
-        hint=f"where there is a network: envforge mirror create {mirror}   with the same flags",
+        hint=f"where there is a network: envforge mirror create {quote(str(mirror))}"
+        "   with the same flags",
     )
 
 
@@ -105,7 +107,7 @@ def _release(suite: str, held: HeldArchive, store: Store) -> Release:
             return parse_release(found.read_bytes(), suite)
     raise SourceError(
         f"the mirror {store.mirror} has no signed Release file of {suite}",
-        hint=f"envforge mirror verify {store.mirror}",
+        hint=f"envforge mirror verify {quote(str(store.mirror))}",
     )
 
 

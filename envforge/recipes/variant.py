@@ -12,6 +12,11 @@ from envforge.values import VersionRange, version_key
 
 _OWN = ("torch", "command", "log", "checkpoint", "success")
 
+HINT_OF_TORCH = (
+    "envforge build --torch '{spec}' --gpu CARD   (or --cpu), then train in its image;"
+    " or --on local --torch VERSION"
+)
+
 
 def choose(recipe: Recipe, name: str) -> Recipe:
     """Return the recipe with what ``name`` says in the places where it stands; "" as it is.
@@ -47,7 +52,8 @@ def variant_for(recipe: Recipe, torch: str, python: str = "") -> str:
             return name
     found = f"torch {torch}" + (f" with Python {python}" if python else "")
     because = tuple(f"{name} runs on {_ranges(each)}" for name, each in recipe.variants.items())
-    raise HostMismatch(f"no variant of {recipe.name} runs on {found}", because=because)
+    hint = HINT_OF_TORCH.format(spec=next(iter(recipe.variants.values())).torch)
+    raise HostMismatch(f"no variant of {recipe.name} runs on {found}", because=because, hint=hint)
 
 
 def fits(variant: Variant, torch: str, python: str = "") -> bool:

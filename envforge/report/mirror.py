@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shlex import quote
 from typing import Any
 
 import click
@@ -20,7 +21,7 @@ def created_text(created: Created, root: str) -> str:
     lines += [f"  not held: {text}" for text in manifest.left_out]
     lines.append(f"  {manifest.kind:<8} {manifest.name[:12]}" if manifest.kind == "plan" else "")
     command = "build" if manifest.kind == "plan" else f"run {manifest.name}"
-    lines.append(f"without a network: envforge {command} --offline --mirror {root} …")
+    lines.append(f"without a network: envforge {command} --offline --mirror {quote(root)} …")
     return "\n".join(line for line in lines if line)
 
 

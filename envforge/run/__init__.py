@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from shlex import quote
 
 from envforge.errors import UsageError
 from envforge.events import Event, OnEvent
@@ -158,7 +159,7 @@ def _earlier(folder: RunFolder, recipe: Recipe) -> RunRecord | None:
     if record.recipe != recipe.name:
         raise UsageError(
             f"{folder.path} holds a run of {record.recipe}, not of {recipe.name}",
-            hint=f"envforge run {record.reference} --run-dir {folder.path}",
+            hint=f"envforge run {record.reference} --run-dir {quote(str(folder.path))}",
         )
     closed = close_left_open(folder, record, recipe.checkpoints)
     if closed != record:

@@ -17,7 +17,7 @@ from envforge.hardware.pci import find_gpus
 from envforge.image.engine import Engine, connect
 from envforge.image.lock import LOCK_NAME, Lock, find_lock, load_lock
 from envforge.recipes import LoadedRecipe, Recipe
-from envforge.recipes.variant import runs_on
+from envforge.recipes.variant import HINT_OF_TORCH, runs_on
 from envforge.run.environment import make_interpreter
 from envforge.run.request import On, RunRequest
 from envforge.training import Executor, RunRecord
@@ -166,6 +166,7 @@ def refuse_torch(recipe: Recipe, place: Place) -> None:
         raise HostMismatch(
             f"{recipe.name} runs on torch {recipe.torch}, not on {place.torch}",
             because=(f"torch {place.torch} is what {where} has",),
+            hint=HINT_OF_TORCH.format(spec=recipe.torch),
         )
 
 

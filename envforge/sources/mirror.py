@@ -18,6 +18,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Final, Literal, NamedTuple
 
 import msgspec
@@ -205,7 +206,7 @@ def open_mirror(root: Path) -> Mirror:
         raise SourceError(
             f"{root} is not a mirror",
             because=("it has neither plans/ nor recipes/",),
-            hint=f"envforge mirror create {root} --gpu CARD --torch VERSION",
+            hint=f"envforge mirror create {quote(str(root))} --gpu CARD --torch VERSION",
         )
     return Mirror(root)
 

@@ -13,6 +13,7 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote
 from typing import NamedTuple
 
 import filelock
@@ -43,7 +44,8 @@ def default_store() -> Store:
     stated = os.environ.get(MIRROR)
     if stated and not Path(stated).is_dir():
         raise UsageError(
-            f"there is no mirror at {stated}", hint=f"envforge mirror create {stated} --gpu CARD"
+            f"there is no mirror at {stated}",
+            hint=f"envforge mirror create {quote(stated)} --gpu CARD",
         )
     mirror = Path(stated).resolve() if stated else None
     return Store(default_root(), mirror, os.environ.get(OFFLINE, "") not in _NO)
@@ -102,7 +104,8 @@ class Store(NamedTuple):
             raise HashMismatch(
                 f"{name} in the mirror has changed on disk",
                 because=(f"expected sha256 {sha256}", f"found    sha256 {found}", f"at {path}"),
-                hint=f"envforge mirror verify {self.mirror}   (create fetches it again)",
+                hint=f"envforge mirror verify {quote(str(self.mirror))}"
+                "   (create fetches it again)",
             )
         return path
 

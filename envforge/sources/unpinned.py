@@ -9,6 +9,7 @@ from typing import NamedTuple
 from envforge.errors import SourceError
 from envforge.events import OnEvent, ignore
 from envforge.sources import download
+from envforge.sources.fetch import AGAIN
 from envforge.sources.store import Store, hash_file
 
 
@@ -44,7 +45,7 @@ def fetch_unpinned(
                 continue
             sha256 = hash_file(partial)
             return store.put_verified(partial, sha256, wanted.name), sha256, url
-    raise SourceError(f"no address gives {wanted.name}", because=tuple(tried))
+    raise SourceError(f"no address gives {wanted.name}", because=tuple(tried), hint=AGAIN)
 
 
 def _refuse_size(wanted: Unpinned, url: str, path: Path) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
+from shlex import quote
 from typing import Any, Literal
 
 import msgspec
@@ -245,7 +246,7 @@ def _acquire(path: Path) -> FileLock:
         raise UsageError(
             f"another envforge is at work in {path}",
             because=_holder(path),
-            hint=f"look at it: envforge runs follow {path}; or give another --run-dir",
+            hint=f"look at it: envforge runs follow {quote(str(path))}; or give another --run-dir",
         ) from None
     except OSError as error:
         raise UsageError(f"cannot write in {path}", because=(str(error),)) from error

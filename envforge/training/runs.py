@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote
 from typing import NamedTuple
 
 import psutil
@@ -80,7 +81,7 @@ def stop(folder: Path, *, now: bool, wait_s: float) -> RunRecord:
     while is_held(folder):
         if time.monotonic() > deadline:
             raise RunFailed(f"{folder} is still being trained after {wait_s:.0f} s",
-                            hint=f"envforge runs stop --now {folder}")  # fmt: skip
+                            hint=f"envforge runs stop --now {quote(str(folder))}")  # fmt: skip
         time.sleep(_POLL_S)
     return see(folder).record
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -136,3 +137,16 @@ def test_the_published_form_of_a_manifest_is_the_one_that_is_read():
 def test_a_manifest_that_is_written_has_its_published_form(mirror):
     manifest = check("mirror", mirror.path_of("plan", PLAN).read_text())
     assert set(manifest["inputs"]) == set(INPUTS)
+
+
+def test_a_command_that_is_proposed_can_be_typed_though_the_path_has_a_space(envforge, tmp_path):
+    code, _, err = envforge("mirror", "verify", tmp_path / "my mirror")
+    assert code == 5
+    hint = next(line for line in err.splitlines() if line.startswith("hint: "))
+    words = shlex.split(hint.removeprefix("hint: "))
+    assert words[:4] == ["envforge", "mirror", "create", str(tmp_path / "my mirror")]
+
+
+def test_a_moments_work_makes_no_line_of_bytes(envforge, mirror):
+    _, _, err = envforge("mirror", "verify", mirror.root)
+    assert err.splitlines() == ["-> hashing 4 files", "ok hashed 4 files"]

@@ -28,6 +28,7 @@ def test_where_none_runs_every_variants_ranges_are_named():
     with pytest.raises(HostMismatch) as caught:
         variant_for(WHOLE, "0.3.1", "2.7.18")
     assert caught.value.what == "no variant of pix2pix-train runs on torch 0.3.1 with Python 2.7.18"
+    assert caught.value.hint.startswith("envforge build --torch '>=1.13,<2.16' --gpu CARD")
     assert caught.value.because == (
         "2025-08 runs on torch >=1.13,<2.16",
         "2019-11 runs on torch >=0.4.1,<2.16 with Python >=3.4,<3.15",
