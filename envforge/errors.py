@@ -9,6 +9,7 @@
     ├── AmbiguousName             3   ambiguous-name     the choices
     ├── Unsatisfiable             4   unsatisfiable      minimal rules, relaxations
     ├── MissingPatch              4   missing-patch      where the patch is described
+    ├── NoFittingCudnn            4   no-cudnn
     ├── SourceError               5   source-unreachable network, registry, archive
     │   └── HashMismatch          5   hash-mismatch
     ├── PatchError                5   patch-does-not-fit

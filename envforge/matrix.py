@@ -86,7 +86,7 @@ def build_matrix(
     """Build one after the other, going on after a failed one; yields a row for each.
 
     ``common`` holds what is the same for all: archive, jobs, where wheels go, ``locked``. Raises
-    DocumentError for the file, EngineUnavailable as soon as there is no engine to go on with.
+    DocumentError for the file. A row that found no engine is the last one.
     """
     builds = load_matrix(path)
     for index, (name, wish) in enumerate(builds.items(), 1):
@@ -97,11 +97,13 @@ def build_matrix(
         try:
             wanted = _wanted(database, wish, common)._replace(lock=lock)
             row = _build(row, prepare(database, wanted), wanted, on_event, dry_run=dry_run)
-        except EngineUnavailable:
-            raise
         except EnvforgeError as error:
             row = row._replace(outcome="failed", error=error)
         yield row._replace(seconds=time.monotonic() - started)
+        if isinstance(row.error, EngineUnavailable):
+            if index < len(builds):
+                on_event(Event("warning", f"not begun: {', '.join([*builds][index:])}"))
+            return
 
 
 def _wanted(database: Database, wish: Wish, common: BuildRequest) -> BuildRequest:

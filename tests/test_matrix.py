@@ -76,6 +76,27 @@ def test_a_faulty_matrix_is_refused_by_its_fault(fleet, capsys, text, fault):
     assert fault in err
 
 
+@pytest.mark.parametrize("as_json", [False, True])
+def test_without_an_engine_what_was_done_is_told_and_what_was_not_begun(
+    fleet, capsys, monkeypatch, as_json
+):
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
+    Path("fleet.yaml").write_text(FLEET.replace("  shelf", "  fermi2: {gpu: sm_21}\n  shelf"))
+    code = cli.main(["build", "--matrix", "fleet.yaml", *(["--json"] if as_json else [])])
+    out, err = capsys.readouterr()
+    assert code == 4, "as the first that failed"
+    assert "!! not begun: k40, fermi, left" in err
+    if as_json:
+        rows = json.loads(out)["builds"]
+        assert [row["name"] for row in rows] == ["fermi2", "shelf"]
+        assert rows[1]["error"]["code"] == "engine-unavailable"
+    else:
+        assert [line.split()[:2] for line in out.splitlines()[1:3]] == [
+            ["fermi2", "failed"], ["shelf", "failed"],
+        ]  # fmt: skip
+        assert "shelf: error: engine-unavailable" in out
+
+
 def test_what_stands_in_the_file_is_no_flag(fleet, capsys):
     code, _, err = planned(capsys, "--gpu", "k40")
     assert code == 2
