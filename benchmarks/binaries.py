@@ -2,8 +2,7 @@
 
     python benchmarks/binaries.py libtorch_cuda.so … --cuobjdump /path/to/cuobjdump [--cold]
 
-*reads ms* is what the reads of the image headers take alone, each where it stands: the next one's
-place is known only from the one before, so nothing that reads headers can be faster.
+*reads ms* is what the listing's reads take alone, repeated without looking at what they give.
 
 Ratios, because absolute figures say more about the machine; never asserted in a test. ``--cold``
 drops the file from the page cache before each run with posix_fadvise, which needs no rights.
@@ -52,18 +51,23 @@ def run(*command: str | Path) -> None:
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
-def read_headers(path: Path) -> Callable[[], None]:
-    """Return a function that reads every image's header and does nothing with it."""
+def repeat_reads(path: Path) -> Callable[[], None]:
+    """Return a function that reads what a listing reads and does nothing with it."""
+    places: list[tuple[int, int]] = []
     with open_content(path) as content:
-        sections = find_fatbins(content, path.name).sections.values()
-    places = [place for rows in sections for fatbin in rows for place, _ in fatbin.headers]
 
-    def read() -> None:
+        def read(size: int, offset: int) -> bytes:
+            places.append((size, offset))
+            return content.read(size, offset)
+
+        find_fatbins(content._replace(read=read), path.name)
+
+    def repeat() -> None:
         with open_content(path) as content:
-            for place in places:
-                content.read(64, place)
+            for size, offset in places:
+                content.read(size, offset)
 
-    return read
+    return repeat
 
 
 def measure(path: Path, cuobjdump: str, *, cold: bool) -> tuple[float, ...]:
@@ -79,7 +83,7 @@ def measure(path: Path, cuobjdump: str, *, cold: bool) -> tuple[float, ...]:
         best(listings, path, runs=2, cold=cold),
         best(lambda: run(sys.executable, "-c", LISTING, path), path, runs=10, cold=cold),
         best(lambda: list_code(path), path, runs=25, cold=cold),
-        best(read_headers(path), path, runs=25, cold=cold),
+        best(repeat_reads(path), path, runs=25, cold=cold),
         best(lambda: read_library(path), path, runs=3, cold=cold),
     )
 

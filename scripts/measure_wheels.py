@@ -161,7 +161,7 @@ def look_inside(content: Content, path: str) -> Seen:
     }
     strings = read(content, sections.get(".dynstr"))
     found = find_fatbins(content, path)
-    fatbins = [one for one in found.sections.get(".nv_fatbin", []) if one.headers]
+    fatbins = [one for one in found.sections.get(".nv_fatbin", []) if one.entries]
     held = [(plain_codes(one), smallest_image(content, one)) for one in fatbins]
     return Seen(
         path=path,

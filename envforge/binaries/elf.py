@@ -197,17 +197,14 @@ def _named(
         if kind in (_SHT_NULL, _SHT_NOBITS) or not size:
             continue
         name = names[name_offset : name_offset + _NAME_LIMIT].split(b"\0", 1)[0]
-        title, place = name.decode("utf-8", "replace"), start + offset
-        section = Section(title, place, place + size, address)
-        if section.end > end:
-            past = section.end - end
-            defects.append(
-                Defect(section.offset, f"{section.name} runs {past} bytes past the file")
-            )
+        title = name.decode("utf-8", "replace")
+        place, behind = start + offset, start + offset + size
+        if behind > end:
+            defects.append(Defect(place, f"{title} runs {behind - end} bytes past the file"))
         if flags & _SHF_COMPRESSED:
-            defects.append(Defect(section.offset, f"{section.name} is compressed"))
-        elif section.offset < end:
-            yield section._replace(end=min(section.end, end))
+            defects.append(Defect(place, f"{title} is compressed"))
+        elif place < end:
+            yield Section(title, place, min(behind, end), address)
 
 
 def read_symbols(content: Content, *, dynamic: bool = False) -> Iterator[Symbol]:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache
 from struct import Struct
 from typing import Literal, NamedTuple
@@ -32,13 +32,21 @@ Compression = Literal["none", "lz4", "zstd"]
 
 MAGIC = b"\x50\xed\x55\xba"
 _FATBIN = Struct("<4sHHQ")
+_HEADER_SIZE = _FATBIN.size
 _ENTRY = Struct("<H2xIQI4xHHI8xQ8xQ")
-_STEP = Struct("<4xIQ12xI").unpack_from
-"""Header size, payload size and architecture: what the walk itself needs."""
-_LISTED = Struct("<H26xI8xQ").unpack_from
+_SMALLEST = _ENTRY.size
+_START = Struct("<QQ").unpack_from
+"""A fatbin's header with all that never differs as one number, and the bytes that follow."""
+_USUAL = int.from_bytes(_FATBIN.pack(MAGIC, 1, _HEADER_SIZE, 0)[:8], "little")
+_STEP = Struct("<4xIQ").unpack_from
+"""Header size and payload size: what the walk itself needs."""
+_LISTED = Struct("<H26xI8xI").unpack_from
 """Kind, architecture and flags: what an image is counted by."""
 _ALIGNMENT = 8
 _SMALL_CHUNK, _CHUNK = 1 << 8, 1 << 16
+_NARROW, _WIDE = 1 << 8, 1 << 15
+"""Bytes to read at a time where images are large, and where they are small: half of cuBLASLt's
+headers stand within 2 KB of the one before. See docs/verification/2026-11-28-inspect-speed.md."""
 _FIND = re.compile(re.escape(MAGIC)).search
 """Twice as fast as bytes.find for these four bytes."""
 
@@ -128,21 +136,90 @@ class Fatbin(NamedTuple):
 
     offset: int
     end: int
-    headers: tuple[tuple[int, bytes], ...]
-    """Where each image's header stands, and its 64 bytes: most are only ever counted."""
+    entries: tuple[Entry, ...]
 
-    @classmethod
-    def of_cubin(cls, code: DeviceCode, size: int) -> Fatbin:
-        """Return a cubin that stands alone, with no header in front of it."""
+
+class Fatbins:
+    """The fatbins of a section, in the order of the file.
+
+    Kept as their headers, and taken apart when somebody asks: most images are only ever counted,
+    and an object for each costs more than reading it.
+    """
+
+    def __init__(self, defects: list[Defect] | None = None) -> None:
+        self.defects: list[Defect] = [] if defects is None else defects
+        """What a walk had to step over."""
+        self.bounds: list[tuple[int, int, int, int]] = []
+        """Of each fatbin: where it begins, where its first image does, where it ends, and how many
+        images stand before it."""
+        self.headers: list[bytes] = []
+        """Of each image: the 64 bytes that every header has."""
+        self._listed: Counter[tuple[int, int, int]] = Counter()
+        """How many images have this kind, architecture and flags: some twenty different ones."""
+
+    def __len__(self) -> int:
+        return len(self.bounds)
+
+    def __iter__(self) -> Iterator[Fatbin]:
+        for offset, end, entries in self._taken_apart(0):
+            possible = (entry for entry in entries if _is_possible(entry.architecture))
+            yield Fatbin(offset, end, tuple(possible))
+
+    def count(self) -> dict[str, int]:
+        """Count the images by their label, as cuobjdump lists them."""
+        labels: Counter[str] = Counter()
+        for (kind_number, architecture, flags), images in self._listed.items():
+            if _is_possible(architecture):
+                labels[_label(kind_number, architecture, flags & _SUFFIXES)] += images
+        return dict(sorted(labels.items()))
+
+    def walk(
+        self, content: Content, start: int = 0, end: int | None = None, *, mixed: bool = False
+    ) -> Fatbins:
+        """Add the fatbins between ``start`` and ``end``, empty ones included; return itself.
+
+        What is damaged is noted and stepped over; other data between fatbins is usual where they
+        are ``mixed`` with it, and a defect elsewhere.
+        """
+        fatbins, images = len(self.bounds), len(self.headers)
+        _Walk(self, content, start, content.size if end is None else end, mixed=mixed).run()
+        listed = Counter(map(_LISTED, self.headers[images:]))
+        self._listed.update(listed)
+        if not all(_is_possible(architecture) for _, architecture, _ in listed):
+            self._note_impossible(fatbins)
+        return self
+
+    def add_cubin(self, code: DeviceCode, size: int) -> None:
+        """Add a cubin that stands alone, with no header in front of it."""
         flags = {"a": _ARCHITECTURE_SPECIFIC, "f": _FAMILY_SPECIFIC}.get(code.suffix, 0)
         header = _ENTRY.pack(2, 0, size, 0, 0, 0, code.capability.number, flags, 0)
-        return cls(0, size, ((0, header),))
+        self.bounds.append((0, 0, size, len(self.headers)))
+        self.headers.append(header)
+        self._listed[_LISTED(header)] += 1
 
-    @property
-    def entries(self) -> tuple[Entry, ...]:
-        """The images, decoded at every call."""
-        unpack = _ENTRY.unpack_from
-        return tuple(Entry(offset, *unpack(header)) for offset, header in self.headers)
+    def _note_impossible(self, fatbins: int) -> None:
+        """Note what is for no architecture there is, in all but the first ``fatbins``."""
+        for _offset, _end, entries in self._taken_apart(fatbins):
+            for entry in entries:
+                if not _is_possible(entry.architecture):
+                    self.defects.append(Defect(entry.offset, f"architecture {entry.architecture}"))
+
+    def _taken_apart(self, fatbins: int) -> Iterator[tuple[int, int, Iterator[Entry]]]:
+        bounds = self.bounds[fatbins:]
+        firsts = [*(bound[-1] for bound in bounds), len(self.headers)]
+        for (offset, place, end, first), last in zip(bounds, firsts[1:], strict=True):
+            yield offset, end, _entries(place, self.headers[first:last])
+
+
+def _entries(place: int, headers: list[bytes]) -> Iterator[Entry]:
+    for header in headers:
+        entry = Entry(place, *_ENTRY.unpack(header))
+        yield entry
+        place += entry.header_size + entry.payload_size
+
+
+def _is_possible(architecture: int) -> bool:
+    return _OLDEST <= architecture <= _NEWEST
 
 
 @lru_cache(maxsize=4096)
@@ -163,37 +240,102 @@ def _label(kind_number: int, architecture: int, suffixes: int) -> str:
     return stem + str(_device_code(1, architecture, suffixes)).removeprefix("compute")
 
 
-def walk(
-    content: Content,
-    start: int = 0,
-    end: int | None = None,
-    *,
-    defects: list[Defect] | None = None,
-    mixed: bool = False,
-) -> Iterator[Fatbin]:
-    """Yield the fatbins between ``start`` and ``end``, empty ones included, in file order.
+class _Walk:
+    """One walk from header to header between two offsets of a file.
 
-    What is damaged is appended to ``defects`` and stepped over; other data between fatbins is
-    usual where they are ``mixed`` with it, and a defect elsewhere.
+    ``limit`` is where the fatbin ends that ``position`` is in, and ``position`` between two.
     """
-    noted: list[Defect] = [] if defects is None else defects
-    end = content.size if end is None else min(end, content.size)
-    position, read = start, content.read
-    while end - position >= _FATBIN.size:
-        # The first entry comes with the header: a read costs more than its bytes.
-        head = read(min(_FATBIN.size + _ENTRY.size, end - position), position)
-        if head.startswith(MAGIC) and len(head) >= _FATBIN.size:
-            fatbin = _read_fatbin(read, position, head, end, noted)
-            yield fatbin
-            position = fatbin.end
-        else:
-            behind = past_flatbuffer(content, position, end) if mixed else position + 1
-            stop = _find_fatbin(content, start, behind, end)
-            if not mixed:
-                _check_padding(content, position, stop, noted)
-            position = stop
-    if not mixed:
-        _check_padding(content, position, end, noted)
+
+    def __init__(
+        self, found: Fatbins, content: Content, start: int, end: int, *, mixed: bool
+    ) -> None:
+        self.found, self.content, self.mixed = found, content, mixed
+        self.start, self.end = start, min(end, content.size)
+
+    def run(self) -> None:
+        position = limit = self.start
+        while position < limit or self.end - position >= _HEADER_SIZE:
+            position, limit = self._take_usual(position, limit)
+            if position < limit:
+                rest = limit - position
+                self._note(position, f"{rest} bytes of a fatbin hold no whole entry")
+                position = limit
+            elif self.end - position >= _HEADER_SIZE:
+                position, limit = self._take_unusual(position)
+        if not self.mixed:
+            self._check_padding(position, self.end)
+
+    def _take_usual(self, position: int, limit: int) -> tuple[int, int]:
+        """Take headers up to one that is cut off or not as usual; return where that stands.
+
+        The innermost loop of everything here; a third of its time are the reads.
+        """
+        read, end = self.content.read, self.end
+        bounds, headers = self.found.bounds, self.found.headers
+        window, base, behind, last = b"", 0, -_WIDE, -1
+        while True:
+            if position > last:
+                size = _WIDE if position - behind < _WIDE else _NARROW
+                window, base = read(min(size, end - position), position), position
+                behind = base + len(window)
+                last = behind - _SMALLEST
+                if position > last:
+                    return position, limit
+            at = position - base
+            if position == limit:
+                start, size = _START(window, at)
+                if size and not start:  # eight zeros in front of something: padding
+                    position = limit = position + _ALIGNMENT
+                    continue
+                first = position + _HEADER_SIZE
+                if start != _USUAL or first + size > end:
+                    return position, limit
+                limit = first + size
+                bounds.append((position, first, limit, len(headers)))
+                position = first
+                continue
+            header_size, payload_size = _STEP(window, at)
+            following = position + header_size + payload_size
+            if header_size < _SMALLEST or following > limit:
+                return position, limit
+            headers.append(window[at : at + _SMALLEST])
+            position = following
+
+    def _take_unusual(self, position: int) -> tuple[int, int]:
+        """Take a fatbin's header that is not as usual, or go to the next fatbin there is."""
+        head = self.content.read(_HEADER_SIZE, position)
+        if len(head) < _HEADER_SIZE or not head.startswith(MAGIC):
+            found = self._search(position)
+            return found, found
+        _magic, version, header_size, size = _FATBIN.unpack(head)
+        if version != 1 or header_size < _HEADER_SIZE:
+            self._note(position, f"fatbin of version {version}, header of {header_size}")
+            header_size, size = _HEADER_SIZE, 0
+        limit = position + header_size + size
+        if limit > self.end:
+            self._note(position, f"fatbin runs {limit - self.end} bytes past its section")
+            limit = self.end
+        first = min(position + header_size, limit)
+        self.found.bounds.append((position, first, limit, len(self.found.headers)))
+        return first, limit
+
+    def _search(self, position: int) -> int:
+        """Return where the next fatbin stands, the end if nowhere; note what is not padding."""
+        behind = past_flatbuffer(self.content, position, self.end) if self.mixed else position + 1
+        found = _find_fatbin(self.content, self.start, behind, self.end)
+        if not self.mixed:
+            self._check_padding(position, found)
+        return found
+
+    def _check_padding(self, position: int, end: int) -> None:
+        """Note a gap between fatbins that is anything but zeros."""
+        for start in range(position, end, _CHUNK):
+            if self.content.read(min(_CHUNK, end - start), start).strip(b"\0"):
+                self._note(position, f"{end - position} bytes that are no fatbin")
+                return
+
+    def _note(self, position: int, what: str) -> None:
+        self.found.defects.append(Defect(position, what))
 
 
 def _find_fatbin(content: Content, base: int, position: int, end: int) -> int:
@@ -210,68 +352,3 @@ def _find_fatbin(content: Content, base: int, position: int, end: int) -> int:
         position += size
         size = _CHUNK
     return end
-
-
-def _check_padding(content: Content, position: int, stop: int, defects: list[Defect]) -> None:
-    """Note a gap between fatbins that is anything but zeros."""
-    for start in range(position, stop, _CHUNK):
-        if content.read(min(_CHUNK, stop - start), start).strip(b"\0"):
-            defects.append(Defect(position, f"{stop - position} bytes that are no fatbin"))
-            return
-
-
-def _read_fatbin(
-    read: Callable[[int, int], bytes], offset: int, head: bytes, limit: int, defects: list[Defect]
-) -> Fatbin:
-    """Read the fatbin whose header stands in ``head``."""
-    _magic, version, header_size, size = _FATBIN.unpack_from(head)
-    if version != 1 or header_size < _FATBIN.size:
-        defects.append(Defect(offset, f"fatbin of version {version}, header of {header_size}"))
-        return Fatbin(offset, offset + _FATBIN.size, ())
-    end = offset + header_size + size
-    if end > limit:
-        defects.append(Defect(offset, f"fatbin runs {end - limit} bytes past its section"))
-        end = limit
-    first = head[header_size:]
-    return Fatbin(offset, end, _read_headers(read, offset + header_size, first, end, defects))
-
-
-def _read_headers(
-    read: Callable[[int, int], bytes],
-    position: int,
-    header: bytes,
-    end: int,
-    defects: list[Defect],
-) -> tuple[tuple[int, bytes], ...]:
-    """Read the headers of the entries that lie wholly before ``end``.
-
-    The innermost loop of everything here: two thirds of its time are the reads themselves.
-    """
-    headers: list[tuple[int, bytes]] = []
-    smallest = _ENTRY.size
-    while position <= end - smallest:
-        header = header or read(smallest, position)
-        if len(header) < smallest:
-            break
-        header_size, payload_size, architecture = _STEP(header)
-        size = header_size + payload_size
-        if header_size < smallest or size > end - position:
-            break
-        if _OLDEST <= architecture <= _NEWEST:
-            headers.append((position, header))
-        else:
-            defects.append(Defect(position, f"architecture {architecture}"))
-        position += size
-        header = b""
-    if position < end:
-        defects.append(Defect(position, f"{end - position} bytes of a fatbin hold no whole entry"))
-    return tuple(headers)
-
-
-def count(fatbins: Iterable[Fatbin]) -> dict[str, int]:
-    """Count the images by their label, as cuobjdump lists them."""
-    headers = [header for fatbin in fatbins for _, header in fatbin.headers]
-    labels: Counter[str] = Counter()
-    for (kind_number, architecture, flags), images in Counter(map(_LISTED, headers)).items():
-        labels[_label(kind_number, architecture, flags & _SUFFIXES)] += images
-    return dict(sorted(labels.items()))

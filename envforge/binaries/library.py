@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from envforge.binaries import cubin, elf
 from envforge.binaries.content import Content, open_content
-from envforge.binaries.fatbin import Defect, Fatbin, count, walk
+from envforge.binaries.fatbin import Defect, Fatbin, Fatbins
 from envforge.binaries.parts import Part, sort_fatbins
 from envforge.binaries.role import Role, role_of_file
 from envforge.values import DeviceCode
@@ -93,7 +93,7 @@ class Found(NamedTuple):
 
     path: str
     format: elf.Format
-    sections: dict[str, list[Fatbin]]
+    sections: dict[str, Fatbins]
     defects: list[Defect]
 
     @property
@@ -105,14 +105,13 @@ def find_fatbins(content: Content, path: str) -> Found:
     """Walk a file's fatbins, whatever its format; BinaryError if it is none of ours."""
     found = Found(path, elf.identify(content), {}, [])
     for section in _ranges(content, found.format, found.defects):
-        fatbins = found.sections.setdefault(section.name, [])
+        fatbins = found.sections.setdefault(section.name, Fatbins(found.defects))
         if found.format == "cubin":
-            fatbins.append(_cubin(content, found.defects))
+            fatbins.add_cubin(cubin.read_code(content, defects=found.defects), content.size)
         else:
             # cuBLASLt keeps FlatBuffers between the fatbins of this one.
             mixed = section.name == ".cask_resource"
-            start, end = section.offset, section.end
-            fatbins.extend(walk(content, start, end, defects=found.defects, mixed=mixed))
+            fatbins.walk(content, section.offset, section.end, mixed=mixed)
     return found
 
 
@@ -131,15 +130,9 @@ def _ranges(content: Content, kind: elf.Format, defects: list[Defect]) -> Iterat
             yield from (section for section in sections if section.name in FATBIN_SECTIONS)
 
 
-def _cubin(content: Content, defects: list[Defect]) -> Fatbin:
-    """Return a bare cubin as the fatbin nvcc would have packed it into."""
-    code = cubin.read_code(content, defects=defects)
-    return Fatbin.of_cubin(code, content.size)
-
-
 def _library(found: Found, parts: tuple[Part, ...]) -> Library:
     sections = tuple(
-        SectionCount(name=name, fatbins=len(fatbins), entries=count(fatbins))
+        SectionCount(name=name, fatbins=len(fatbins), entries=fatbins.count())
         for name, fatbins in found.sections.items()
     )
     return Library(
@@ -158,10 +151,10 @@ def _deciding(found: Found) -> list[Fatbin]:
 
 
 def executable(
-    sections: dict[str, list[Fatbin]], *, without: tuple[str, ...] = ("__nv_relfatbin",)
+    sections: dict[str, Fatbins], *, without: tuple[str, ...] = ("__nv_relfatbin",)
 ) -> list[Fatbin]:
     """Return the executable images; relocatable ones where a link has yet to make those."""
     loadable = [
         fatbin for name, fatbins in sections.items() if name not in without for fatbin in fatbins
     ]
-    return loadable or sections.get("__nv_relfatbin", [])
+    return loadable or list(sections.get("__nv_relfatbin", ()))

@@ -146,7 +146,7 @@ def _vendors(content: Content, fatbins: Iterable[Fatbin]) -> Iterator[tuple[Code
     rows = [
         (codes_of(fatbin), max(fatbin.entries, key=lambda image: image.image_size))
         for fatbin in fatbins
-        if fatbin.headers
+        if fatbin.entries
     ]
     union: set[Code] = set()
     for codes, image in sorted(rows, key=lambda row: -row[1].image_size):

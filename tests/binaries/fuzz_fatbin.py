@@ -59,7 +59,7 @@ def one_input(data: bytes) -> None:
     try:
         found = library.find_fatbins(content, name)
     except BinaryError:
-        found = library.Found(name, "fatbin", {"fatbin": list(fatbin.walk(content))}, [])
+        found = library.Found(name, "fatbin", {"fatbin": fatbin.Fatbins().walk(content)}, [])
     check(found, len(data))
     sorted_parts = parts.sort_fatbins(content, library._deciding(found), found.role)
     verdict.verdict(library._library(found, sorted_parts), ComputeCapability(3, 5))
@@ -84,14 +84,14 @@ def write_seeds(corpus: Path) -> None:
         data = capture.read_bytes()
         content = content_of(data)
         sizes = {len(data)}
-        for one in fatbin.walk(content):
+        for one in fatbin.Fatbins().walk(content):
             sizes |= {one.offset + step for step in (0, 1, 8, 15, 16)}
             for entry in one.entries:
                 sizes |= {entry.offset + step for step in (0, 1, 16, 63, 64)}
                 sizes |= {entry.payload[0], entry.payload[1]}
         for number, size in enumerate(sorted(sizes)):
             (corpus / f"{capture.name}.{number}").write_bytes(data[:size])
-        for one in fatbin.walk(content):
+        for one in fatbin.Fatbins().walk(content):
             (corpus / f"{capture.name}.at{one.offset}").write_bytes(data[one.offset : one.end])
     one = writer.fatbin(writer.sass(100, "_Z1kv"))
     cask = writer.elf((".cask_resource", one + flatbuffer(300) + one), (".nv_fatbin", one))
@@ -102,10 +102,10 @@ def write_seeds(corpus: Path) -> None:
 def plant_a_bug() -> None:
     """Forget that an entry must end inside its fatbin."""
     source = Path(fatbin.__file__).read_text(encoding="utf-8")
-    guard = " or size > end - position"
+    guard = " or following > limit"
     assert guard in source
     exec(compile(source.replace(guard, ""), fatbin.__file__, "exec"), fatbin.__dict__)
-    library.walk = fatbin.walk
+    library.Fatbins = fatbin.Fatbins
 
 
 def main() -> None:

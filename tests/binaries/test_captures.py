@@ -10,7 +10,7 @@ import pytest
 from envforge.binaries import library, names
 from envforge.binaries.content import content_of, open_content
 from envforge.binaries.errors import BinaryError
-from envforge.binaries.fatbin import Defect, walk
+from envforge.binaries.fatbin import Fatbins
 from envforge.binaries.library import read_library
 from envforge.binaries.verdict import verdict
 from envforge.values import ComputeCapability
@@ -93,7 +93,7 @@ def test_cut_off_at_every_header_it_is_read_without_failing(capture, tmp_path):
     data = capture.read_bytes()
     path = tmp_path / capture.name
     places = {0, 4, 8, 16, 40, 63, 64, len(data) - 1}
-    for fatbin in walk(content_of(data)):
+    for fatbin in Fatbins().walk(content_of(data)):
         places |= {fatbin.offset + step for step in (1, 8, 15, 16)}
         for entry in fatbin.entries:
             places |= {entry.offset + step for step in (0, 1, 31, 63, 64)}
@@ -107,7 +107,5 @@ def test_cut_off_at_every_header_it_is_read_without_failing(capture, tmp_path):
 
 
 def test_garbage_between_sections_is_not_taken_for_code(capture):
-    defects: list[Defect] = []
-    data = capture.read_bytes()
-    found = list(walk(content_of(b"\0" * 3 + data), defects=defects))
-    assert found == []  # nothing is aligned any more
+    found = Fatbins().walk(content_of(b"\0" * 3 + capture.read_bytes()))
+    assert len(found) == 0  # nothing is aligned any more

@@ -8,13 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from envforge.binaries.content import Content, content_of
-from envforge.binaries.fatbin import Defect, count, walk
+from envforge.binaries.fatbin import Entry, Fatbins
 
 SEVERAL = fatbin(sass(35, "_Z1kv"), packed(sass(50, "_Z1kv")), ptx(50, "_Z1kv"))
 
 
 def labels(data: bytes) -> dict[str, int]:
-    return count(walk(content_of(data)))
+    return Fatbins().walk(content_of(data)).count()
+
+
+def entries(data: bytes) -> list[Entry]:
+    return [entry for one in Fatbins().walk(content_of(data)) for entry in one.entries]
 
 
 def strict(data: bytes) -> Content:
@@ -38,7 +42,7 @@ def test_every_kind_and_suffix_is_told_by_the_header_alone():
 
 
 def test_an_entry_says_what_a_driver_needs_to_know():
-    _sass, lz4, text = next(walk(content_of(SEVERAL))).entries
+    _sass, lz4, text = entries(SEVERAL)
     assert (lz4.kind, str(lz4.code), lz4.compression, lz4.ptx_version) == (
         *("sass", "sm_50", "lz4", None),
     )
@@ -47,30 +51,27 @@ def test_an_entry_says_what_a_driver_needs_to_know():
 
 
 def test_lto_ir_cannot_be_loaded_by_itself():
-    (entry,) = next(walk(content_of(fatbin(Image(LTO, 90))))).entries
+    (entry,) = entries(fatbin(Image(LTO, 90)))
     assert (entry.kind, entry.code, entry.label) == ("lto-ir", None, "lto_90")
 
 
 def test_longer_entry_headers_and_empty_fatbins_and_padding_are_usual():
     data = fatbin() + fatbin(Image(SASS, 35, header_size=184)) + bytes(24) + fatbin(Image(SASS, 50))
-    defects: list[Defect] = []
-    fatbins = list(walk(content_of(data), defects=defects))
-    assert [len(fatbin.entries) for fatbin in fatbins] == [0, 1, 1]
-    assert defects == []
+    found = Fatbins().walk(content_of(data))
+    assert [len(fatbin.entries) for fatbin in found] == [0, 1, 1]
+    assert found.defects == []
 
 
 def test_the_range_asked_for_is_kept_to():
     one = fatbin(Image(SASS, 35))
     data = one + fatbin(Image(SASS, 50)) + one
-    fatbins = walk(content_of(data), len(one), 2 * len(one))
-    assert count(fatbins) == {"sm_50": 1}
+    assert Fatbins().walk(content_of(data), len(one), 2 * len(one)).count() == {"sm_50": 1}
 
 
 def test_a_fatbin_follows_garbage_if_it_is_aligned():
-    defects: list[Defect] = []
-    data = b"garbage!" * 9000 + fatbin(Image(SASS, 35)) + b"tail"
-    assert count(walk(content_of(data), defects=defects)) == {"sm_35": 1}
-    assert [defect.what for defect in defects] == [
+    found = Fatbins().walk(content_of(b"garbage!" * 9000 + fatbin(Image(SASS, 35)) + b"tail"))
+    assert found.count() == {"sm_35": 1}
+    assert [defect.what for defect in found.defects] == [
         "72000 bytes that are no fatbin",
         "4 bytes that are no fatbin",
     ]
@@ -92,9 +93,9 @@ def test_a_fatbin_follows_garbage_if_it_is_aligned():
 def test_a_damaged_header_is_noted_and_stepped_over(offset, value, left, what):
     damaged = bytearray(fatbin(Image(SASS, 35)))
     pack_into(f"{len(value)}s", damaged, offset, value)
-    defects: list[Defect] = []
-    assert count(walk(strict(bytes(damaged)), defects=defects)) == left
-    assert defects[0].what.startswith(what)
+    found = Fatbins().walk(strict(bytes(damaged)))
+    assert found.count() == left
+    assert found.defects[0].what.startswith(what)
 
 
 def test_a_damaged_fatbin_does_not_hide_the_next_one():
@@ -104,21 +105,20 @@ def test_a_damaged_fatbin_does_not_hide_the_next_one():
 
 
 def test_cut_off_anywhere_it_gives_what_is_whole():
-    whole = next(walk(content_of(SEVERAL))).entries
+    whole = entries(SEVERAL)
     for size in range(len(SEVERAL)):
-        defects: list[Defect] = []
-        fatbins = list(walk(strict(SEVERAL[:size]), defects=defects))
+        fatbins = Fatbins().walk(strict(SEVERAL[:size]))
         found = [entry for fatbin in fatbins for entry in fatbin.entries]
-        assert found == list(whole[: len(found)])
+        assert found == whole[: len(found)]
         assert all(entry.payload[1] <= size for entry in found)
-        assert defects or size == 0
+        assert fatbins.defects or size == 0
 
 
 def test_a_file_that_shrinks_under_the_reader_ends_the_walk():
     content = Content(lambda size, offset: SEVERAL[offset : min(offset + size, 100)], len(SEVERAL))
-    defects: list[Defect] = []
-    assert len(next(walk(content, defects=defects)).entries) == 1
-    assert defects
+    found = Fatbins().walk(content)
+    assert sum(found.count().values()) == 1
+    assert found.defects
 
 
 @settings(max_examples=300)
@@ -128,7 +128,7 @@ def test_no_change_of_bytes_makes_it_fail_or_read_outside(changes):
     for offset, value in changes:
         damaged[offset] = value
     end = 0
-    for found in walk(strict(bytes(damaged))):
+    for found in Fatbins().walk(strict(bytes(damaged))):
         assert found.offset >= end
         end = found.end
         for entry in found.entries:
@@ -138,4 +138,42 @@ def test_no_change_of_bytes_makes_it_fail_or_read_outside(changes):
 @settings(max_examples=200)
 @given(st.binary(max_size=400), st.integers(0, 40))
 def test_no_bytes_at_all_make_it_fail(data, start):
-    assert sum(len(found.entries) for found in walk(strict(data), start)) <= len(data) // 64
+    found = Fatbins().walk(strict(data), start)
+    assert sum(found.count().values()) <= len(data) // 64
+
+
+def test_close_headers_share_a_read_and_far_ones_do_not_fetch_what_lies_between():
+    small, large = (
+        fatbin(Image(SASS, 35, payload=bytes(400))),
+        fatbin(Image(SASS, 50, payload=bytes(200_000)), Image(SASS, 60, payload=bytes(200_000))),
+    )
+    data = large * 5 + small * 300 + large * 5
+    reads: list[int] = []
+
+    def read(size: int, offset: int) -> bytes:
+        reads.append(size)
+        return data[offset : offset + size]
+
+    found = Fatbins().walk(Content(read, len(data)))
+    assert found.count() == {"sm_35": 300, "sm_50": 10, "sm_60": 10}
+    assert len(reads) < 40
+    assert sum(reads) < 2 * len(small * 300)
+
+
+@pytest.mark.parametrize("size", range(0, 200, 8))
+def test_a_header_at_the_edge_of_a_read_is_read_whole(size):
+    images = [Image(SASS, 35, payload=bytes(32_500 + size)), Image(1, 50), Image(SASS, 60)]
+    data = fatbin() + fatbin(*images) + bytes(8) + fatbin(*images)
+    found = Fatbins().walk(strict(data))
+    assert [[entry.label for entry in one.entries] for one in found] == [
+        *([], ["sm_35", "compute_50", "sm_60"], ["sm_35", "compute_50", "sm_60"])
+    ]
+    assert found.defects == []
+
+
+def test_sections_of_one_name_are_counted_together():
+    found = Fatbins()
+    found.walk(content_of(SEVERAL)).walk(content_of(fatbin(Image(SASS, 35), Image(SASS, 4))))
+    assert found.count() == {"compute_50": 1, "sm_35": 2, "sm_50": 1}
+    assert [len(one.entries) for one in found] == [3, 1]
+    assert [defect.what for defect in found.defects] == ["architecture 4"]

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from envforge.binaries import names
 from envforge.binaries.content import content_of
-from envforge.binaries.fatbin import Entry, walk
+from envforge.binaries.fatbin import Entry, Fatbins
 
 KERNELS = [f"_ZN2at6native{number}kernelEv" for number in range(40)]
 
 
 def first_entry(data: bytes) -> Entry:
-    return next(walk(content_of(data))).entries[0]
+    return next(iter(Fatbins().walk(content_of(data)))).entries[0]
 
 
 @pytest.mark.parametrize("image", [sass(35, *KERNELS), packed(sass(35, *KERNELS))])
