@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from envforge.binaries import cubin, elf
 from envforge.binaries.content import Content, open_content
+from envforge.binaries.errors import BinaryError
 from envforge.binaries.fatbin import Defect, Fatbin, Fatbins
 from envforge.binaries.parts import Part, sort_fatbins
 from envforge.binaries.role import Role, role_of_file
@@ -127,6 +128,13 @@ def _ranges(content: Content, kind: elf.Format, defects: list[Defect]) -> Iterat
     for member in members:
         if elf.read_header(content, member.offset, member.end) is not None:
             sections = elf.read_sections(content, member.offset, member.end, defects=defects)
+            if kind == "elf" and not sections:
+                # Whether there is code in it cannot be told: the table stands at the file's end.
+                raise BinaryError(
+                    "its sections cannot be found",
+                    because=tuple(defect.what for defect in defects),
+                    hint="copy or download it anew if it is cut off",
+                )
             yield from (section for section in sections if section.name in FATBIN_SECTIONS)
 
 

@@ -199,6 +199,18 @@ def test_an_empty_folder_and_one_without_code_are_told_apart(capsys, tmp_path):
     assert out == f"{tmp_path}: no device code for NVIDIA cards in 1 file\n"
 
 
+def test_a_library_cut_off_is_not_said_to_have_no_code(capsys, sample, tmp_path):
+    data = sample.read_bytes()
+    (tmp_path / "libcut.so").write_bytes(data[: len(data) // 2])
+    because = "no section headers: the file is cut off or stripped"
+    code, _, err = call(capsys, "inspect", str(tmp_path / "libcut.so"), "--quiet")
+    assert code == 3
+    assert f"libcut.so: its sections cannot be found\n  {because}\n" in err
+    code, out, _ = call(capsys, "inspect", str(tmp_path), "--quiet")
+    assert code == 0
+    assert f"! {tmp_path}/libcut.so: its sections cannot be found: {because}\n" in out
+
+
 @pytest.mark.parametrize(
     ("data", "because"),
     [
