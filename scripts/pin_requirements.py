@@ -26,9 +26,14 @@ from envforge.documents import parse_yaml
 
 TARGET = database_load.DATA / "requirements.yaml"
 WEEKS = 4
-UNDECLARED = {"2.7": ("numpy", "typing"), "3.5": ("numpy", "typing"), "3.6": ("numpy",)}
 ALWAYS = ("numpy",)
-"""torch works without numpy, and warns; everybody who trains has it."""
+"""Recent releases of torch work without numpy, and warn; 1.0.1 does not import without it."""
+UNDECLARED = {
+    "2.7": (*ALWAYS, "typing"),
+    "3.5": (*ALWAYS, "typing"),
+    "3.6": ALWAYS,
+    "3.7": ALWAYS,
+}
 OLDEST_OF_UV = (3, 8)
 PLATFORMS = [
     *[f"manylinux_2_{minor}_x86_64" for minor in range(31, 4, -1)],

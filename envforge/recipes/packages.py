@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -97,13 +98,19 @@ def lay_out_packages(pins: Pins, on_event: OnEvent, root: Path | None = None) ->
 def _fill(target: Path, pins: Pins, store: Store, on_event: OnEvent) -> None:
     staging = target.with_name(f".{target.name}")
     shutil.rmtree(staging, ignore_errors=True)
-    for row in pins.rows:
-        wheel = fetch_wheel(wheel_of(row), store, on_event)
-        tarball.unpack(wheel, staging)
-    for folder in sorted(staging.glob("*.data/*lib")):
-        shutil.copytree(folder, staging, dirs_exist_ok=True)  # purelib, platlib
+    unpack_wheels([wheel_of(row) for row in pins.rows], staging, store, on_event)
     on_event(Event("done", f"laid out {len(pins.rows)} packages"))
     staging.replace(target)
+
+
+def unpack_wheels(
+    wheels: Iterable[WheelInput], folder: Path, store: Store, on_event: OnEvent
+) -> None:
+    """Fetch every wheel by its hash and unpack it into ``folder``, as pip would lay it out."""
+    for wheel in wheels:
+        tarball.unpack(fetch_wheel(wheel, store, on_event), folder)
+    for each in sorted(folder.glob("*.data/*lib")):
+        shutil.copytree(each, folder, dirs_exist_ok=True)  # purelib, platlib
 
 
 def wheel_of(row: Pinned) -> WheelInput:
