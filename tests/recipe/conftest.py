@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from exported import python_of
 
 from envforge.capability.load import load
 from envforge.image.bootstrap import Base, ensure_base
@@ -57,15 +58,18 @@ class Place:
 
 @pytest.fixture
 def place(request: pytest.FixtureRequest) -> Place:
-    """``local``, or the container of an image: ``docker-1.0.1``, ``docker-1.13.1``."""
+    """``local`` with today's torch or an old one, or a container: ``local-1.0.1``, ``docker-1.0.1``."""
     if request.param == "local":
         python = request.getfixturevalue("torch_python")
         return Place(
             flags=("--on", "local", "--interpreter", python, "--cpu"),
             environment={"PYTHONPATH": str(request.getfixturevalue("pillow"))},
         )
-    image = request.getfixturevalue(request.param.replace("-", "_").replace(".", "_"))
-    return Place(flags=("--image", image, "--cpu"), environment={})
+    found = request.getfixturevalue(request.param.replace("-", "_").replace(".", "_"))
+    where = (
+        ("--image",) if request.param.startswith("docker") else ("--on", "local", "--interpreter")
+    )
+    return Place(flags=(*where, found, "--cpu"), environment={})
 
 
 @pytest.fixture(scope="session")
@@ -105,6 +109,24 @@ def docker_1_13_1(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> s
         )
         engine.build(Build(folder, tag), log=folder / "log.txt")
     return tag
+
+
+@pytest.fixture(scope="session")
+def local_1_0_1(
+    engine: Engine, docker_1_0_1: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """Torch 1.0.1 on Python 2.7, as a Python of this machine."""
+    with python_of(engine, docker_1_0_1, tmp_path_factory.mktemp("local-1.0.1")) as python:
+        yield python
+
+
+@pytest.fixture(scope="session")
+def local_1_13_1(
+    engine: Engine, docker_1_13_1: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """Debian 12's own torch 1.13.1, as a Python of this machine."""
+    with python_of(engine, docker_1_13_1, tmp_path_factory.mktemp("local-1.13.1")) as python:
+        yield python
 
 
 @dataclass(frozen=True, kw_only=True)

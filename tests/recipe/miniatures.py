@@ -40,9 +40,13 @@ def captured(variant: str) -> dict[str, str]:
     text = "".join(
         (HERE / "captured" / f"{variant}.{part}.txt").read_text() for part in ("train", "test")
     )
+    return first_lines(text, KINDS)
+
+
+def first_lines(text: str, kinds: dict[str, str]) -> dict[str, str]:
     return {
         kind: found[0]
-        for kind, form in KINDS.items()
+        for kind, form in kinds.items()
         if (found := re.search(form, text, re.MULTILINE))
     }
 

@@ -21,6 +21,18 @@ pytestmark = pytest.mark.slow
 
 SHORT = ("--set", "epochs=1", "--set", "decay_epochs=1")
 LONGER = ("--set", "epochs=2", "--set", "decay_epochs=1")
+everywhere = pytest.mark.parametrize(
+    ("place", "variant"),
+    [
+        pytest.param("local", "2025-08"),
+        pytest.param("local-1.0.1", "2017-11", marks=pytest.mark.engine),
+        pytest.param("local-1.13.1", "2025-08", marks=pytest.mark.engine),
+        pytest.param("docker-1.0.1", "2017-11", marks=pytest.mark.engine),
+        pytest.param("docker-1.13.1", "2025-08", marks=pytest.mark.engine),
+    ],
+    indirect=["place"],
+)
+"""Upstream's later commits need a Python 3."""
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +71,10 @@ def record_of(answer: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     [
         pytest.param("docker-1.0.1", "2017-11", 4, marks=pytest.mark.engine),
         pytest.param("docker-1.13.1", "2019-11", 0, marks=pytest.mark.engine),
+        pytest.param("docker-1.13.1", "2025-08", 1, marks=pytest.mark.engine),
+        pytest.param("local-1.0.1", "2017-11", 4, marks=pytest.mark.engine),
+        pytest.param("local-1.13.1", "2019-11", 0, marks=pytest.mark.engine),
+        pytest.param("local-1.13.1", "2025-08", 1, marks=pytest.mark.engine),
         pytest.param("local", "2025-08", 1),
     ],
     indirect=["place"],
@@ -111,32 +127,45 @@ def test_it_is_staged_patched_trained_resumed_and_tested(
     ]
 
 
-@pytest.mark.parametrize("place", ["local"], indirect=True)
+SITES = {
+    "2025-08": ("util/visualizer.py", "import wandb\n", "without-wandb", "'^import wandb$'", 1),
+    "2017-11": (
+        "models/networks.py",
+        "        netG.cuda(device_id=gpu_ids[0])\n",
+        "cuda-takes-a-device",
+        r"'\\.cuda\\(device_id=gpu_ids\\[0\\]\\)'",
+        2,
+    ),
+}
+
+
+@everywhere
 def test_a_site_more_than_the_patch_states_ends_with_exit_5_and_the_file(
-    changed: Miniature, place: Place, tmp_path: Path
+    changed: Miniature, place: Place, variant: str, tmp_path: Path
 ) -> None:
-    changed.edit("2025-08", "util/visualizer.py", "import wandb\n", "import wandb\nimport wandb\n")
-    answer = train(changed, place, tmp_path / "run", "--demo", "--set", "variant=2025-08")
+    file, line, patch, pattern, stated = SITES[variant]
+    changed.edit(variant, file, line, line + line)
+    answer = train(changed, place, tmp_path / "run", "--demo", "--set", f"variant={variant}")
     assert answer.returncode == 5
     assert answer.stderr.splitlines()[-2:] == [
         "error: patch-does-not-fit: a patch does not fit this tree",
-        "  without-wandb: util/visualizer.py: '^import wandb$' must match 1 times, it matches 2",
+        f"  {patch}: {file}: {pattern} must match {stated} times, it matches {stated + 1}",
     ]
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("place", ["local"], indirect=True)
+@everywhere
 def test_another_old_value_ends_with_exit_5_and_the_option(
-    changed: Miniature, place: Place, tmp_path: Path
+    changed: Miniature, place: Place, variant: str, tmp_path: Path
 ) -> None:
     changed.edit(
-        "2019-11",
+        variant,
         "options/base_options.py",
         "'--ngf', type=int, default=64",
         "'--ngf', type=int, default=32",
     )
-    changed.edit("2019-11", "options/train_options.py", "'--lr'", "'--rate'")
-    answer = train(changed, place, tmp_path / "run", "--demo", "--set", "variant=2019-11")
+    changed.edit(variant, "options/train_options.py", "'--lr'", "'--rate'")
+    answer = train(changed, place, tmp_path / "run", "--demo", "--set", f"variant={variant}")
     assert answer.returncode == 5
     assert answer.stderr.splitlines()[-4:] == [
         "error: patch-does-not-fit: upstream's configuration is not the one this recipe overrides",
@@ -146,16 +175,16 @@ def test_another_old_value_ends_with_exit_5_and_the_option(
     ]
 
 
-@pytest.mark.parametrize("place", ["local"], indirect=True)
+@everywhere
 def test_a_bad_picture_ends_with_exit_3_and_its_name(
-    upstream: Miniature, place: Place, tmp_path: Path
+    upstream: Miniature, place: Place, variant: str, tmp_path: Path
 ) -> None:
     data = tmp_path / "data"
     for phase in ("train", "test"):
         (data / phase).mkdir(parents=True)
         (data / phase / "7.png").write_bytes(b"\x89PNG and no more")
     answer = train(
-        upstream, place, tmp_path / "run", "--data", str(data), "--set", "variant=2019-11"
+        upstream, place, tmp_path / "run", "--data", str(data), "--set", f"variant={variant}"
     )
     assert answer.returncode == 3
     assert f"error: bad-document: the examples in {data} have 2 faults" in answer.stderr
