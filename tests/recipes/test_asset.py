@@ -4,6 +4,7 @@ import hashlib
 import http.server
 import threading
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -69,6 +70,54 @@ def test_a_file_whose_hash_no_source_gives_is_recorded_and_held_to_it(site):
     Path(first.path).unlink()
     with pytest.raises(HashMismatch):
         fetch(one)
+
+
+BIG = WEIGHTS * 600
+"""More than is read at once."""
+
+
+class Breaking(http.server.BaseHTTPRequestHandler):
+    """Breaks off in the middle, and is gone when it is asked for the rest, until it is ``well``."""
+
+    well = False
+    asked: ClassVar[list[str]] = []
+
+    def do_GET(self):
+        rest = self.headers.get("Range", "")
+        self.asked.append(rest)
+        if not self.well:
+            self.send_response(404 if rest else 200)
+            self.send_header("Content-Length", str(0 if rest else len(BIG)))
+            self.end_headers()
+            self.wfile.write(b"" if rest else BIG[: 3 << 20])
+            return
+        start = int(rest[len("bytes=") : -1])
+        self.send_response(206)
+        self.send_header("Content-Range", f"bytes {start}-{len(BIG) - 1}/{len(BIG)}")
+        self.send_header("Content-Length", str(len(BIG) - start))
+        self.end_headers()
+        self.wfile.write(BIG[start:])
+
+    def log_message(self, *_arguments):
+        pass
+
+
+@pytest.mark.parametrize("sha256", [None, hashlib.sha256(BIG).hexdigest()])
+def test_a_later_run_goes_on_with_what_an_earlier_one_has_downloaded(sha256):
+    Breaking.well, Breaking.asked = False, []
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Breaking) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        one = asset(f"http://127.0.0.1:{server.server_port}/w.pkl", sha256=sha256)
+        with pytest.raises(SourceError):
+            fetch(one)
+        Breaking.well = True
+        found, _ = fetch(one)
+        server.shutdown()
+    assert Path(found.path).read_bytes() == BIG
+    first, *others = Breaking.asked
+    assert first == ""
+    assert len(others) == 2
+    assert others[0] == others[1] != "", "what had come is not asked for again"
 
 
 def test_the_next_address_is_asked_where_one_has_moved(site):
