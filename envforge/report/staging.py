@@ -45,7 +45,7 @@ def staged_text(staged: Staged) -> str:
     if staged.packages:
         lines.append(f"  {'packages':<9} {Path(staged.packages).name}, pinned by hash")
     if examples:
-        counted = "" if examples.items is None else f", {examples.items} to train on"
+        counted = "" if examples.items is None else f", {examples.items} items"
         lines.append(f"  {'examples':<9} {examples.name}: {examples.origin}{counted}")
     lines += [f"  {'asset':<9} {each.name}: {each.origin}" for each in staged.assets]
     lines += _length_lines(staged)

@@ -83,8 +83,7 @@ class Preparation:
         self._settle(request, before)
         checkout = self._stage()
         self._refuse_astray(checkout)
-        fetched = self._fetch_assets()
-        examples = self._find_examples(fetched)
+        examples, fetched = self._find_what_is_needed()
         self._take_from()
         length = self._length(examples)
         refuse_small_disk(self._recipe, run_dir)
@@ -245,6 +244,13 @@ class Preparation:
                 "upstream's code does not import as it must",
                 because=tuple(f"{name}: {fault}" for name, fault in faults.items()),
             )
+
+    def _find_what_is_needed(self) -> tuple[Examples | None, tuple[Fetched, ...]]:
+        """Judge the user's examples before anything is fetched, unless they are to be fetched."""
+        if self._inputs.data or self._inputs.demo:
+            return self._find_examples(()), self._fetch_assets()
+        fetched = self._fetch_assets()
+        return self._find_examples(fetched), fetched
 
     def _fetch_assets(self) -> tuple[Fetched, ...]:
         values, inputs = self._settled.values, self._inputs

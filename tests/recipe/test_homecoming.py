@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -36,15 +37,15 @@ def lock(engine, tmp_path_factory):
 
 
 class Home:
-    """Runs of the pupil in one directory."""
+    """Runs of the pupil in one directory; ``place``: the flags that say where."""
 
-    def __init__(self, lock: Path, folder: Path) -> None:
-        self.lock, self.run_dir = lock, folder / "run"
+    def __init__(self, folder: Path, *place: str) -> None:
+        self.place, self.run_dir = place, folder / "run"
         self.environment = {**os.environ, "ENVFORGE_STATE": str(folder / "state"), "NO_COLOR": "1"}
 
     def start(self, *flags: str, **settings: object) -> subprocess.Popen[str]:
         pairs = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
-        command = [sys.executable, "-m", "envforge", "run", PUPIL, "--lock", str(self.lock)]
+        command = [sys.executable, "-m", "envforge", "run", PUPIL, *self.place]
         return subprocess.Popen(
             [*command, "--cpu", "--run-dir", str(self.run_dir), *pairs, *flags],
             cwd=self.run_dir.parent,
@@ -86,7 +87,7 @@ def no_leftovers(engine):
 
 @pytest.fixture
 def home(lock, tmp_path, no_leftovers):
-    return Home(lock, tmp_path)
+    return Home(tmp_path, "--lock", str(lock))
 
 
 def test_memory_and_nan_are_survived_one_after_the_other(home):
@@ -112,10 +113,35 @@ def test_memory_and_nan_are_survived_one_after_the_other(home):
     assert log.rpartition("lr: ")[2].startswith("0.020000")
 
 
+@pytest.mark.parametrize("python", ["local_1_0_1", "local_1_13_1"])
+def test_a_process_of_this_machine_comes_home_after_nan_and_a_kill(request, python, tmp_path):
+    """From step 30 a rate above 0.05 gives NaN; what goes on with half of it is killed later."""
+    home = Home(tmp_path, "--on", "local", "--interpreter", request.getfixturevalue(python))
+    process = home.start(rate=0.08, nan_above=0.05, steps=60, delay=0.05)
+    log, give_up = home.run_dir / "log.txt", time.monotonic() + 300
+    while not (log.exists() and re.search(r"iter: 3[1-9] .*lr: 0\.040000", log.read_text())):
+        assert time.monotonic() < give_up
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+    (training,) = (
+        each for each in psutil.Process(process.pid).children() if "pupil.py" in str(each.cmdline())
+    )
+    training.kill()
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    first, second, third = home.record["attempts"]
+    assert (first["reason"], first["because"]) == ("diverged", ["loss was nan at step 30"])
+    assert (second["reason"], second["exit_code"], second["rates"]) == ("crash", 137, [0.04])
+    step = third["first_iteration"]
+    assert third["from_checkpoint"] == f"model_{step:07d}.pth"
+    assert second["last_iteration"] - 10 <= step < 60, "no more is lost than since the last one"
+    assert (third["reason"], third["rates"], third["last_iteration"]) == ("finished", [0.04], 60)
+
+
 @pytest.fixture(scope="module")
 def undisturbed(lock, tmp_path_factory):
     """The weights of a run that nobody killed."""
-    home = Home(lock, tmp_path_factory.mktemp("undisturbed"))
+    home = Home(tmp_path_factory.mktemp("undisturbed"), "--lock", str(lock))
     code, errors = home.run(steps=STEPS, delay=0)
     assert code == 0, errors
     return home.weights
