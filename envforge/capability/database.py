@@ -1,6 +1,7 @@
-"""Everything envforge knows, as one record: what :func:`envforge.capability.load.load` returns."""
+"""Everything envforge knows, as one record: what :func:`envforge.capability.load.load` returns.
 
-from __future__ import annotations
+No ``annotations`` from ``__future__``, as in :mod:`envforge.capability.models`.
+"""
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -123,56 +124,56 @@ class Database(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return msgspec.msgpack.decode(self.note_table, type=tuple[ReleaseNote, ...])
 
     @cached_property
-    def cudnn(self) -> CudnnTable:
+    def cudnn(self) -> "CudnnTable":
         """Versions of cuDNN, and the cards they compute on."""
         from envforge.capability.vendor import CudnnTable  # noqa: PLC0415
 
         return msgspec.msgpack.decode(self.cudnn_table, type=CudnnTable)
 
     @cached_property
-    def libraries(self) -> tuple[Library, ...]:
+    def libraries(self) -> "tuple[Library, ...]":
         """NVIDIA's libraries whose machine code was measured."""
         from envforge.capability.vendor import Library  # noqa: PLC0415
 
         return msgspec.msgpack.decode(self.library_table, type=tuple[Library, ...])
 
     @cached_property
-    def memory(self) -> tuple[CardMemory, ...]:
+    def memory(self) -> "tuple[CardMemory, ...]":
         """With how much memory popular cards were sold."""
         from envforge.capability.memory import CardMemory  # noqa: PLC0415
 
         return msgspec.msgpack.decode(self.memory_table, type=tuple[CardMemory, ...])
 
     @cached_property
-    def submodules(self) -> SubmoduleTable:
+    def submodules(self) -> "SubmoduleTable":
         """The submodules of PyTorch's source trees."""
         from envforge.capability.submodules import SubmoduleTable  # noqa: PLC0415
 
         return msgspec.msgpack.decode(self.submodule_table, type=SubmoduleTable)
 
     @cached_property
-    def torchvision(self) -> TorchvisionTable:
+    def torchvision(self) -> "TorchvisionTable":
         """The sources of torchvision."""
         from envforge.capability.torchvision import TorchvisionTable  # noqa: PLC0415
 
         return msgspec.msgpack.decode(self.torchvision_table, type=TorchvisionTable)
 
     @cached_property
-    def build_tools(self) -> BuildToolTable:
+    def build_tools(self) -> "BuildToolTable":
         """What building PyTorch runs beside the compilers."""
         from envforge.capability.build_tools import BuildToolTable  # noqa: PLC0415
 
         return msgspec.msgpack.decode(self.build_tool_table, type=BuildToolTable)
 
     @cached_property
-    def pythons(self) -> PythonTable:
+    def pythons(self) -> "PythonTable":
         """The sources of CPython."""
         from envforge.capability.pythons import PythonTable  # noqa: PLC0415
 
         return msgspec.msgpack.decode(self.python_table, type=PythonTable)
 
     @cached_property
-    def profiles(self) -> tuple[Profile, ...]:
+    def profiles(self) -> "tuple[Profile, ...]":
         """What source builds include and give up, the default first."""
         from envforge.capability.profiles import Profile  # noqa: PLC0415
 

@@ -117,7 +117,7 @@ def read_table(path: Path) -> Any:
     """Read and check one file of the data: a record, or the rows under the file's own name."""
     from envforge import documents  # noqa: PLC0415 -- not on the hot path
 
-    document = documents.parse_yaml(path.read_text(encoding="utf-8"), path.name)
+    document = documents.load_yaml(path, path.name)
     whole = _files().get(path.stem)
     if whole is not None:
         return documents.convert(document, whole, path.name)

@@ -2,9 +2,10 @@
 
 Every record has a ``source`` and an ``evidence`` word. Versions are strings of dotted integers;
 ranges have the form ``>=5.0,<10.3`` (see :class:`envforge.values.VersionRange`).
-"""
 
-from __future__ import annotations
+No ``annotations`` from ``__future__``: msgspec would have to compile and evaluate the text of every
+field whenever the database is loaded, which takes longer than reading it.
+"""
 
 from functools import cache
 from typing import Annotated, Literal
