@@ -134,6 +134,11 @@ def _as_list(value: Any, name: str, key: str) -> Iterable[Any]:
     return value
 
 
+def load_yaml(path: Path, name: str = "") -> Any:
+    """Read a YAML file; errors call it ``name``, or by its path."""
+    return parse_yaml(_read(path), name or str(path))
+
+
 def load_json(path: Path, kind: type[T]) -> T:
     """Read and check a whole JSON file as ``kind``."""
     try:

@@ -63,11 +63,7 @@ class Row(NamedTuple):
 
 def load_matrix(path: Path) -> dict[str, Wish]:
     """Read the builds of a matrix by name; DocumentError names all that is wrong with them."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DocumentError(f"cannot read {path}", because=(str(error),)) from error
-    document = documents.parse_yaml(text, str(path))
+    document = documents.load_yaml(path)
     builds = documents.convert_named(document, "builds", Wish, str(path))
     pattern = documents.compile_pattern(_NAME)
     odd = [name for name in builds if not pattern.match(name)]

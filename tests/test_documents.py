@@ -81,3 +81,10 @@ def test_a_pattern_that_is_none_or_will_be_read_otherwise_is_refused(text):
     with pytest.raises(ValueError) as caught:
         documents.compile_pattern(text)
     assert str(caught.value)
+
+
+def test_a_file_that_is_no_utf_8_is_refused_by_name(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_bytes(b"name: caf\xe9\n")
+    with pytest.raises(DocumentError, match=f"cannot read {path}"):
+        documents.load_yaml(path)

@@ -146,10 +146,7 @@ class Patch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 def load_series(path: Path = PYTORCH) -> tuple[Patch, ...]:
     """Read a series with the files it adds; DocumentError with every fault."""
-    text = path.read_text(encoding="utf-8")
-    rows = documents.convert_rows(
-        documents.parse_yaml(text, str(path)), "patches", Patch, str(path)
-    )
+    rows = documents.convert_rows(documents.load_yaml(path), "patches", Patch, str(path))
     return tuple(_with_contents(patch, path) for patch in rows)
 
 

@@ -71,7 +71,7 @@ def _one(name: str, asset: Asset, brought: Path | None, on_event: OnEvent) -> Fe
             hint=f"--asset {name}=FILE",
         )
     store = default_store()
-    sha256 = asset.sha256 or _recorded(asset)
+    sha256 = asset.sha256 or recorded(_ledger()).get(asset.urls[0])
     if sha256 is not None:
         path = fetch_first(asset.urls, sha256, asset.file, store, on_event)
         return Fetched(name=name, path=str(path), origin=asset.urls[0], sha256=sha256)
@@ -96,21 +96,16 @@ def _ledger() -> Path:
     return platformdirs.user_state_path("envforge") / "assets.json"
 
 
-def _recorded(asset: Asset) -> str | None:
-    """Find the hash of what came first under this address."""
+def recorded(path: Path) -> dict[str, str]:
+    """Read which hash came first under which address; a broken ledger counts as none."""
     try:
-        known = documents.load_json(_ledger(), dict[str, str])
+        return documents.load_json(path, dict[str, str])
     except EnvforgeError:
-        return None
-    return known.get(asset.urls[0])
+        return {}
 
 
 def _record(asset: Asset, sha256: str) -> None:
-    try:
-        known = documents.load_json(_ledger(), dict[str, str])
-    except EnvforgeError:
-        known = {}
-    known[asset.urls[0]] = sha256
+    known = {**recorded(_ledger()), asset.urls[0]: sha256}
     documents.write_atomically(_ledger(), documents.to_json(known).encode())
 
 

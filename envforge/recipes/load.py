@@ -53,12 +53,12 @@ def load_recipe(name_or_dir: str, places: tuple[Path, ...] | None = None) -> Loa
 def read_recipe(folder: Path) -> LoadedRecipe:
     """Read and check ``folder/recipe.yaml``; DocumentError with every fault."""
     path = folder / FILE
-    document = _plain(path)
+    document = documents.load_yaml(path)
     _refuse(path, tuple(_faults_of_sharing(document, folder)))
     shared = folder
     if isinstance(document, dict) and isinstance(document.get("shares"), str):
         shared = folder.parent / document["shares"]
-        document = _with_shared(document, _plain(shared / FILE))
+        document = _with_shared(document, documents.load_yaml(shared / FILE))
     _refuse(path, tuple(faults_of_form(document, Recipe)))
     recipe = documents.convert(document, Recipe, str(path))
     _refuse(path, tuple(faults_of_sense(recipe, folder, shared)))
@@ -72,9 +72,10 @@ def _faults_of_sharing(document: Any, folder: Path) -> Iterator[str]:
         return
     if "files" in document:
         yield f"files: those of {named} are taken"
-    if "/" in named or not (folder.parent / named / FILE).is_file():
+    theirs = folder.parent / named / FILE
+    if "/" in named or not theirs.is_file():
         yield f"shares: there is no recipe {named!r} beside this one"
-    elif isinstance(other := _plain(folder.parent / named / FILE), dict) and "shares" in other:
+    elif isinstance(other := documents.load_yaml(theirs), dict) and "shares" in other:
         yield f"shares: {named} shares with another one itself"
 
 
@@ -89,14 +90,6 @@ def _merged(theirs: Any, own: Any, depth: int) -> Any:
         return own
     both = {key: _merged(theirs[key], own[key], depth - 1) for key in theirs if key in own}
     return {**theirs, **own, **both}
-
-
-def _plain(path: Path) -> object:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DocumentError(f"cannot read {path}", because=(str(error),)) from error
-    return documents.parse_yaml(text, str(path))
 
 
 def _refuse(path: Path, faults: tuple[str, ...]) -> None:

@@ -58,10 +58,7 @@ class Pins(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 def load_pins(path: Path) -> tuple[Pins, ...]:
     """Read a packages file; DocumentError with every fault."""
-    text = path.read_text(encoding="utf-8")
-    return documents.convert_rows(
-        documents.parse_yaml(text, str(path)), "packages", Pins, str(path)
-    )
+    return documents.convert_rows(documents.load_yaml(path), "packages", Pins, str(path))
 
 
 def pins_for(path: Path, tag: str, torch: str, missing: tuple[str, ...]) -> Pins:

@@ -24,7 +24,8 @@ def load_os_release(root: Path = Path("/")) -> dict[str, str]:
     for name in ("etc/os-release", "usr/lib/os-release"):
         path = root / name
         if path.is_file():
-            rows = (line.partition("=") for line in path.read_text(encoding="utf-8").splitlines())
+            text = path.read_text(encoding="utf-8", errors="replace")
+            rows = (line.partition("=") for line in text.splitlines())
             return {key.strip(): value.strip().strip("\"'") for key, _, value in rows if value}
     return {}
 
@@ -106,7 +107,8 @@ def _addresses(uri: str, root: Path) -> list[str]:
         return [uri.rstrip("/")]
     if uri.startswith(_MIRROR_LIST):
         path = root / uri.removeprefix(_MIRROR_LIST).lstrip("/")
-        lines = path.read_text(encoding="utf-8").split("\n") if path.is_file() else []
+        text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+        lines = text.split("\n")
         words = [line.split()[0] for line in lines if line.split()]
         return [word.rstrip("/") for word in words if word.startswith(("http://", "https://"))]
     return []

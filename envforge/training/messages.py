@@ -40,7 +40,7 @@ class Death(NamedTuple):
 @cache
 def load_messages(path: Path = TABLE) -> tuple[tuple[Message, re.Pattern[str]], ...]:
     """Read the table; DocumentError with every faulty row."""
-    document = documents.parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    document = documents.load_yaml(path)
     rows = documents.convert_rows(document, "messages", Message, str(path))
     return tuple((row, re.compile(row.pattern)) for row in rows)
 

@@ -96,7 +96,10 @@ def _supervisor(folder: Path, attempt: Attempt) -> int:
 
 
 def follow(folder: Path, on_event: OnEvent) -> RunRecord:
-    """Tell what happens there until nobody is at work any more; return the record it leaves."""
+    """Tell what happens there until nobody is at work any more; return the record it leaves.
+
+    UsageError where nobody is, and no attempt was ever begun.
+    """
     at = _size(folder / LOG)
     told: object = None
     while True:
@@ -108,6 +111,10 @@ def follow(folder: Path, on_event: OnEvent) -> RunRecord:
         if state != told and seen.record.attempts:
             told = state
             on_event(_event(seen.record.last))
+        if not seen.held and not seen.record.attempts:
+            raise UsageError(
+                f"the run in {folder} was never begun", hint=f"envforge runs resume {folder}"
+            )
         if not seen.held:
             return seen.record
         time.sleep(_POLL_S)

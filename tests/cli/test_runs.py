@@ -12,6 +12,9 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from envforge.documents import to_json
+from envforge.training.record import RunRecord
+
 TOY = str(Path(__file__).parents[1] / "training" / "toy")
 SCHEMAS = Path(__file__).parents[2] / "docs" / "schemas"
 ENVFORGE = (sys.executable, "-m", "envforge")
@@ -133,6 +136,16 @@ def test_a_profile_and_a_report_of_a_finished_run(envforge, python, tmp_path):
 def test_a_directory_without_a_run_is_said(envforge, verb):
     code, _, err = envforge("runs", verb, "nowhere")
     assert (code, err.splitlines()[0]) == (2, "error: usage: nowhere holds no run")
+
+
+def test_a_run_that_was_never_begun_has_nothing_to_follow(envforge, tmp_path):
+    record = RunRecord(id="1", recipe="canary", reference="canary", run_dir="runs/a", on="docker")
+    (tmp_path / "run.json").write_text(to_json(record))
+    code, _, err = envforge("runs", "follow", ".")
+    assert (code, err.splitlines()) == (2, [
+        "error: usage: the run in . was never begun",
+        "hint: envforge runs resume .",
+    ])  # fmt: skip
 
 
 def test_no_runs_are_no_error(envforge):

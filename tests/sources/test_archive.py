@@ -14,6 +14,7 @@ from envforge.errors import SourceError, UsageError
 from envforge.sources.apt import (
     AptSource,
     find_archives,
+    load_os_release,
     load_sources,
     parse_deb822,
     parse_one_line,
@@ -130,6 +131,18 @@ def test_a_list_of_mirrors_as_in_ubuntus_cloud_images_is_followed(tmp_path: Path
         },
     )
     assert find_archives("ubuntu", root) == ("http://near.example/ubuntu", "https://far.example/u")
+
+
+def test_a_byte_that_is_no_utf_8_hides_nothing_else_of_a_hosts_files(tmp_path: Path) -> None:
+    root = host(tmp_path, "ID=ubuntu\nVERSION_CODENAME=noble\n", {
+        "etc/apt/sources.list": "deb mirror+file:/etc/apt/mirrors.txt noble main\n",
+        "etc/apt/mirrors.txt": "http://near.example/ubuntu\n",
+    })  # fmt: skip
+    for name in ("etc/os-release", "etc/apt/mirrors.txt"):
+        path = root / name
+        path.write_bytes(path.read_bytes() + b"\xff\n")
+    assert load_os_release(root)["ID"] == "ubuntu"
+    assert find_archives("ubuntu", root) == ("http://near.example/ubuntu",)
 
 
 def test_a_host_without_apt_has_no_archive(tmp_path: Path) -> None:
