@@ -35,3 +35,13 @@ def test_where_no_terminal_is_a_count_is_one_line():
 def test_a_count_names_what_is_left():
     event = Event("count", "Linking", 9, 10)
     assert count_text(event, 65) == "9 of 10, about 1 min 05 s left: Linking"
+
+
+def test_the_lines_of_a_tool_stand_only_where_they_are_asked_for():
+    line = "[ 12%] Building CXX object " + "deep/" * 30 + "a.o"
+    for verbose, said in ((False, "-> compile\n"), (True, f"-> compile\n   {line}\n")):
+        stream = io.StringIO()
+        with progress(verbose=verbose, stream=stream) as on_event:
+            on_event(Event("step", "compile"))
+            on_event(Event("log", line))
+        assert stream.getvalue() == said

@@ -12,7 +12,7 @@ from envforge.cli.options import (
     json_option,
     mirror_options,
     plan_options,
-    quiet_option,
+    progress_options,
     request_options,
     to_request,
 )
@@ -61,7 +61,7 @@ if TYPE_CHECKING:
 @mirror_options
 @engine_option
 @json_option
-@quiet_option
+@progress_options
 def command(*, matrix: Path | None, **flags: Any) -> int:
     """Build the PyTorch that runs on a card: an image, verified from the inside, and a lock."""
     _end_on_sigterm()
@@ -95,7 +95,7 @@ def _build(flags: dict[str, Any]) -> int:
         text = dry_run_json(prepared, command) if as_json else dry_run_text(prepared)
         click.echo(text, nl=not as_json)
         return 0
-    with progress(quiet=quiet) as on_event:
+    with progress(quiet=quiet, verbose=flags["verbose"]) as on_event:
         if not quiet:
             click.echo(plan_text(prepared), err=True)
             stand_in = find_stand_in(database, prepared.plan.resolution)
@@ -130,7 +130,7 @@ def _build_all(matrix: Path, flags: dict[str, Any]) -> int:
             f"--matrix and --{given[0]} contradict each other",
             hint="what one build needs stands in the file, under its name",
         )
-    with progress(quiet=flags["quiet"]) as on_event:
+    with progress(quiet=flags["quiet"], verbose=flags["verbose"]) as on_event:
         if flags["install_engine"] and not flags["dry_run"]:
             _install(on_event)
         dry_run = flags["dry_run"]

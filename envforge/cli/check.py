@@ -23,9 +23,16 @@ if TYPE_CHECKING:
     flag_value="",
     help="Judge the PyTorch that is already there, by the machine code inside it.",
 )
+@click.option("-v", "--verbose", is_flag=True, help="Show the source of each route and rule, too.")
 @json_option
 def command(
-    *, every: bool, pip_args: bool, installed: str | None, as_json: bool, **flags: Any
+    *,
+    every: bool,
+    pip_args: bool,
+    installed: str | None,
+    verbose: bool,
+    as_json: bool,
+    **flags: Any,
 ) -> None:
     """Tell what a card is, every route to a PyTorch that runs on it, and why not the rest.
 
@@ -47,7 +54,7 @@ def command(
         there = {} if installed is None else {"installed": _installed(installed, report)[1]}
         click.echo(to_json({**check_json(report, database), **there}), nl=False)
     else:
-        click.echo(check_text(report, database))
+        click.echo(check_text(report, database, sources=verbose))
         if installed is not None:
             click.echo(f"\n{_installed(installed, report)[0]}")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from envforge.cli.options import complete_cards, engine_option, json_option, quiet_option
+from envforge.cli.options import complete_cards, engine_option, json_option, progress_options
 from envforge.errors import UsageError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ _EXITS = (
 )
 @engine_option
 @json_option
-@quiet_option
+@progress_options
 def command(  # noqa: PLR0913 -- one parameter a flag
     *,
     target: str | None,
@@ -49,6 +49,7 @@ def command(  # noqa: PLR0913 -- one parameter a flag
     diff: tuple[str, str] | None,
     as_json: bool,
     quiet: bool,
+    verbose: bool,
 ) -> None:
     """Say which cards TARGET really runs on, by the machine code inside it.
 
@@ -64,7 +65,7 @@ def command(  # noqa: PLR0913 -- one parameter a flag
         )
     from envforge.report.progress import progress  # noqa: PLC0415 -- --help must be quick
 
-    with progress(quiet=quiet) as on_event:
+    with progress(quiet=quiet, verbose=verbose) as on_event:
         if diff is not None:
             document, text = _diff(diff, gpu, on_event)
         elif kernels is not None:

@@ -10,7 +10,7 @@ import click
 from envforge.cli.options import (
     json_option,
     plan_options,
-    quiet_option,
+    progress_options,
     request_options,
 )
 
@@ -37,9 +37,15 @@ def command() -> None:
 @request_options
 @plan_options
 @json_option
-@quiet_option
+@progress_options
 def create_command(
-    *, directory: Path, recipe: str | None, as_json: bool, quiet: bool, **flags: Any
+    *,
+    directory: Path,
+    recipe: str | None,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+    **flags: Any,
 ) -> int:
     """Bring every input of a plan (or of --recipe NAME) into DIR; again: what is missing there.
 
@@ -49,7 +55,7 @@ def create_command(
     from envforge.report.mirror import created_text  # noqa: PLC0415
     from envforge.report.progress import progress  # noqa: PLC0415
 
-    with progress(quiet=quiet) as on_event:
+    with progress(quiet=quiet, verbose=verbose) as on_event:
         if recipe is not None:
             from envforge.mirror.recipe import create_recipe  # noqa: PLC0415
 
@@ -70,8 +76,8 @@ def create_command(
 @command.command("verify")
 @_DIRECTORY
 @json_option
-@quiet_option
-def verify_command(*, directory: Path, as_json: bool, quiet: bool) -> int:
+@progress_options
+def verify_command(*, directory: Path, as_json: bool, quiet: bool, verbose: bool) -> int:
     """Hash every file of DIR again; exit 5 where one is missing or damaged."""
     from envforge.documents import to_json  # noqa: PLC0415
     from envforge.errors import SourceError  # noqa: PLC0415
@@ -79,7 +85,7 @@ def verify_command(*, directory: Path, as_json: bool, quiet: bool) -> int:
     from envforge.report.progress import progress  # noqa: PLC0415
     from envforge.sources.mirror import open_mirror, verify  # noqa: PLC0415
 
-    with progress(quiet=quiet) as on_event:
+    with progress(quiet=quiet, verbose=verbose) as on_event:
         verdict = verify(open_mirror(directory), on_event)
     answer = to_json(verdict_json(verdict)) if as_json else verdict_text(verdict)
     click.echo(answer, nl=not as_json)

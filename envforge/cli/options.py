@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
 from envforge.errors import UsageError
 from envforge.resolver.model import ROUTES, Request, RouteKind
+
+if TYPE_CHECKING:
+    from envforge.capability.database import Database
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -23,18 +26,22 @@ def complete_cards(_ctx: click.Context, _param: click.Parameter, typed: str) -> 
     return [name for name in load().names if name.startswith(typed.lower())][:50]
 
 
-def _complete_torch(_ctx: click.Context, _param: click.Parameter, typed: str) -> list[str]:
+_KNOWN: dict[str, Callable[[Database], Iterable[str]]] = {
+    "torch": lambda database: (row.version for row in database.releases),
+    "cuda": lambda database: (row.version for row in database.toolkits),
+    "python": lambda database: (
+        python for row in database.releases for python in row.source_build.pythons
+    ),
+    "gcc": lambda database: (row.version for each in database.platforms for row in each.compilers),
+    "platform": lambda database: (row.name for row in database.platforms),
+}
+
+
+def _complete(_ctx: click.Context, param: click.Parameter, typed: str) -> list[str]:
     from envforge.capability.load import load  # noqa: PLC0415
 
-    versions = [release.version for release in load().releases]
-    return [version for version in versions if version.startswith(typed)]
-
-
-def _complete_platform(_ctx: click.Context, _param: click.Parameter, typed: str) -> list[str]:
-    from envforge.capability.load import load  # noqa: PLC0415
-
-    names = [platform.name for platform in load().platforms]
-    return [name for name in names if name.startswith(typed)]
+    known = dict.fromkeys(_KNOWN[str(param.name)](load()))
+    return [word for word in known if word.startswith(typed)]
 
 
 _REQUEST = (
@@ -42,15 +49,11 @@ _REQUEST = (
         "--gpu", metavar="CARD", help="Name, PCI id or sm_35.", shell_complete=complete_cards
     ),
     click.option("--cpu", is_flag=True, help="No card: short for --route cpu."),
-    click.option(
-        "--torch", metavar="SPEC", help="1.0.1 or '>=1.8,<2'.", shell_complete=_complete_torch
-    ),
-    click.option("--cuda", metavar="SPEC", help="CUDA toolkit."),
-    click.option("--python", metavar="SPEC", help="Python."),
-    click.option("--gcc", metavar="SPEC", help="Host compiler."),
-    click.option(
-        "--platform", metavar="NAME", help="Base system.", shell_complete=_complete_platform
-    ),
+    click.option("--torch", metavar="SPEC", help="1.0.1 or '>=1.8,<2'.", shell_complete=_complete),
+    click.option("--cuda", metavar="SPEC", help="CUDA toolkit.", shell_complete=_complete),
+    click.option("--python", metavar="SPEC", help="Python.", shell_complete=_complete),
+    click.option("--gcc", metavar="SPEC", help="Host compiler.", shell_complete=_complete),
+    click.option("--platform", metavar="NAME", help="Base system.", shell_complete=_complete),
     click.option("--route", type=click.Choice(ROUTES), help="Only this route."),
     click.option("--ptx", is_flag=True, help="Add PTX to a source build."),
 )
@@ -174,10 +177,20 @@ def json_option(command: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Answer as JSON.")(command)
 
 
-def quiet_option(command: F) -> F:
-    """Add ``--quiet``."""
-    option = click.option("-q", "--quiet", is_flag=True, help="No progress.")
-    return option(command)
+def progress_options(command: F) -> F:
+    """Add ``--quiet`` and ``-v``: how much of the work is shown, on stderr."""
+
+    @functools.wraps(command)
+    def within(*args: Any, **flags: Any) -> Any:
+        if flags["quiet"] and flags["verbose"]:
+            raise UsageError("--quiet and --verbose contradict each other")
+        return command(*args, **flags)
+
+    quiet = click.option("-q", "--quiet", is_flag=True, help="No progress.")
+    verbose = click.option(
+        "-v", "--verbose", is_flag=True, help="Show every line of what is at work, too."
+    )
+    return cast("F", quiet(verbose(within)))
 
 
 def to_request(flags: dict[str, Any]) -> Request:

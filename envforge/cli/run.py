@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from envforge.cli.options import engine_option, json_option, mirror_options, quiet_option
+from envforge.cli.options import engine_option, json_option, mirror_options, progress_options
 from envforge.errors import EnvforgeError, UsageError
 
 if TYPE_CHECKING:
@@ -84,8 +84,7 @@ def _run_options(command: Callable[..., int]) -> Callable[..., int]:
 @mirror_options
 @engine_option
 @json_option
-@quiet_option
-@click.option("-v", "--verbose", is_flag=True, help="Show the training's own lines too.")
+@progress_options
 def command(*, as_json: bool, quiet: bool, verbose: bool, dry_run: bool, **flags: Any) -> int:
     """Train RECIPE and get there: in the image that envforge build made, or --on local.
 

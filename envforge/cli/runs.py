@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from envforge.cli.options import json_option, quiet_option
+from envforge.cli.options import json_option, progress_options
 
 _FOLDER = click.argument("folder", type=click.Path(path_type=Path), metavar="RUN_DIR")
 
@@ -39,14 +39,14 @@ def list_command(*, root: Path, as_json: bool) -> int:
 
 @command.command("follow")
 @_FOLDER
-@click.option("-v", "--verbose", is_flag=True, help="Show the training's own lines too.")
-def follow_command(*, folder: Path, verbose: bool) -> int:
+@progress_options
+def follow_command(*, folder: Path, quiet: bool, verbose: bool) -> int:
     """Show a run as it goes, until nobody is at work in it. Ctrl-C ends only the looking."""
     from envforge.report.run import outcome_text, run_progress  # noqa: PLC0415
     from envforge.run import require_success  # noqa: PLC0415
     from envforge.training.runs import follow  # noqa: PLC0415
 
-    with run_progress(quiet=False, verbose=verbose) as on_event:
+    with run_progress(quiet=quiet, verbose=verbose) as on_event:
         record = follow(folder, on_event)
     require_success(record)
     click.echo(outcome_text(record))
@@ -68,14 +68,15 @@ def stop_command(*, folder: Path, now: bool, wait_s: float) -> int:
 
 @command.command("resume")
 @_FOLDER
-@quiet_option
-def resume_command(*, folder: Path, quiet: bool) -> int:
+@progress_options
+def resume_command(*, folder: Path, quiet: bool, verbose: bool) -> int:
     """Go on with a run where it was, as it was."""
     from envforge.cli.run import command as run_command  # noqa: PLC0415
     from envforge.training.runs import see  # noqa: PLC0415
 
-    words = [see(folder).record.reference, "--run-dir", str(folder)]
-    code = run_command.main([*words, *(["--quiet"] if quiet else [])], standalone_mode=False)
+    words = ["--run-dir", str(folder), *["--quiet"] * quiet, *["--verbose"] * verbose]
+    words += ["--", see(folder).record.reference]
+    code = run_command.main(words, standalone_mode=False)
     return int(code or 0)
 
 

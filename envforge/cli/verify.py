@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from envforge.cli.options import engine_option, json_option, quiet_option
+from envforge.cli.options import engine_option, json_option, progress_options
 from envforge.errors import UsageError, VerificationFailed
 
 if TYPE_CHECKING:
@@ -29,9 +29,15 @@ if TYPE_CHECKING:
 )
 @engine_option
 @json_option
-@quiet_option
-def command(
-    *, path: Path, rehearse: bool, interpreter: str | None, as_json: bool, quiet: bool
+@progress_options
+def command(  # noqa: PLR0913 -- one parameter a flag
+    *,
+    path: Path,
+    rehearse: bool,
+    interpreter: str | None,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
 ) -> int:
     """Ask the image of a lock again, or rehearse it on a newer card."""
     from envforge.documents import to_json  # noqa: PLC0415
@@ -40,7 +46,7 @@ def command(
 
     if interpreter is not None and not rehearse:
         raise UsageError("--interpreter is for --rehearse", hint="add --rehearse")
-    with progress(quiet=quiet) as on_event:
+    with progress(quiet=quiet, verbose=verbose) as on_event:
         if rehearse:
             rehearsal = _rehearse(path, interpreter, on_event)
         else:

@@ -12,10 +12,10 @@ from envforge.check import CheckedCard, CheckReport
 from envforge.errors import UsageError
 from envforge.hardware.cards import DetectedGpu
 from envforge.report import sentences
-from envforge.report.conflict import conflict_json
+from envforge.report.conflict import conflict_json, origin_line
 from envforge.report.findings import finding_json, finding_text
 from envforge.report.groups import groups
-from envforge.resolver.model import Resolution
+from envforge.resolver.model import Conflict, Resolution
 
 SCHEMA = "envforge.check/1"
 
@@ -100,13 +100,16 @@ def _command(route: Resolution, checked: CheckedCard, database: Database) -> str
     return sentences.route_command(route, None if route.route == "cpu" else flag, pip)
 
 
-def check_text(report: CheckReport, database: Database) -> str:
-    """Several paragraphs: the host, then each card with its routes."""
+def check_text(report: CheckReport, database: Database, *, sources: bool = False) -> str:
+    """Several paragraphs: the host, then each card with its routes.
+
+    ``sources``: also whose word each route and each rule is.
+    """
     host = report.host
     driver = f"NVIDIA driver {host.driver}" if host.driver else "no NVIDIA driver loaded"
     lines = [f"{host.distribution or 'this machine'} · kernel {host.kernel} · {driver}"]
     for checked in report.cards:
-        lines += ["", *_card_lines(checked, database)]
+        lines += ["", *_card_lines(checked, database, sources=sources)]
     lines += [f"  ! {finding_text(row)}" for row in report.findings if row.card is None]
     for card in report.unidentified:
         lines += ["", *_unidentified_lines(card, report)]
@@ -151,7 +154,7 @@ def _pip_words(checked: CheckedCard, database: Database) -> str | None:
     return None
 
 
-def _card_lines(checked: CheckedCard, database: Database) -> list[str]:
+def _card_lines(checked: CheckedCard, database: Database, *, sources: bool) -> list[str]:
     card, architecture = checked.card, checked.architecture
     last = architecture.last_driver_branch
     identity = [
@@ -167,8 +170,9 @@ def _card_lines(checked: CheckedCard, database: Database) -> list[str]:
     lines.append("")
     for route in _all_routes(checked):
         lines += _route_lines(route, checked, database)
+        lines += [click.style(f"  {'':<14}   {route.source}", dim=True)] if sources else []
     if checked.conflict is not None:
-        lines += _no_route_lines(checked)
+        lines += _no_route_lines(checked.conflict, sources=sources)
     return lines
 
 
@@ -203,8 +207,9 @@ def _support(route: Resolution) -> str:
     return {"native": "machine code of the card", "ptx-jit": "PTX only"}.get(route.support, "")
 
 
-def _no_route_lines(checked: CheckedCard) -> list[str]:
-    assert checked.conflict is not None  # noqa: S101 -- the caller asked
+def _no_route_lines(conflict: Conflict, *, sources: bool) -> list[str]:
     lines = ["  no PyTorch computes on this card:"]
-    lines += [f"    - {group.text}" for group in groups(checked.conflict.rules)]
+    for group in groups(conflict.rules):
+        lines.append(f"    - {group.text}")
+        lines += [f"      {origin_line(group)}"] if sources else []
     return lines

@@ -18,16 +18,21 @@ _WINDOW_S = 300.0
 
 
 @contextmanager
-def progress(*, quiet: bool, stream: TextIO | None = None) -> Iterator[OnEvent]:
-    """Give an ``on_event`` that shows progress on stderr for as long as the block runs."""
+def progress(
+    *, quiet: bool = False, verbose: bool = False, stream: TextIO | None = None
+) -> Iterator[OnEvent]:
+    """Give an ``on_event`` that shows progress on stderr for as long as the block runs.
+
+    ``verbose`` lets the lines of the tools at work stand, too.
+    """
     target = stream or sys.stderr
     if quiet:
         yield ignore
     elif target.isatty():
-        with _live(target) as on_event:
+        with _live(target, verbose=verbose) as on_event:
             yield on_event
     else:
-        yield _Plain(target)
+        yield _Plain(target, verbose=verbose)
 
 
 class Estimate:
@@ -54,10 +59,14 @@ def count_text(event: Event, left_s: float | None) -> str:
 
 
 class _Plain:
-    """One line a step, of bytes and counts one after ten silent seconds; tools' own: in the log."""
+    """One line a step, of bytes and counts one after ten silent seconds.
 
-    def __init__(self, stream: TextIO) -> None:
+    ``verbose``: a tool's own lines, whole, too.
+    """
+
+    def __init__(self, stream: TextIO, *, verbose: bool) -> None:
         self._stream = stream
+        self._verbose = verbose
         self._spoken = float("-inf")
         self._estimate = Estimate()
 
@@ -65,6 +74,8 @@ class _Plain:
         if event.kind in ("step", "done", "warning"):
             mark = {"step": "->", "done": "ok", "warning": "!!"}[event.kind]
             self._say(f"{mark} {event.text}")
+        elif event.kind == "log" and self._verbose:
+            self._print(f"   {event.text}")
         elif event.kind == "bytes" and time.monotonic() - self._spoken > _PLAIN_INTERVAL_S:
             self._say(f".. {event.text} {_share(event)}")
         elif event.kind == "count":
@@ -74,7 +85,10 @@ class _Plain:
 
     def _say(self, line: str) -> None:
         self._spoken = time.monotonic()
-        print(shorten(line), file=self._stream, flush=True)
+        self._print(shorten(line))
+
+    def _print(self, line: str) -> None:
+        print(line, file=self._stream, flush=True)
 
 
 def shorten(text: str, width: int = 110) -> str:
@@ -89,7 +103,7 @@ def _share(event: Event) -> str:
 
 
 @contextmanager
-def _live(stream: TextIO) -> Iterator[OnEvent]:
+def _live(stream: TextIO, *, verbose: bool) -> Iterator[OnEvent]:
     """Finished steps stand; below them a spinner with the newest line of the running one."""
     from rich.console import Console  # noqa: PLC0415 -- only where something is shown live
     from rich.markup import escape  # noqa: PLC0415
@@ -113,6 +127,8 @@ def _live(stream: TextIO) -> Iterator[OnEvent]:
             elif event.kind == "count":
                 left_s = estimate.left_s(event.done, event.total, time.monotonic())
                 status.update(escape(shorten(count_text(event, left_s), console.width - 4)))
+            elif verbose:
+                console.print(f"  [dim]{escape(event.text)}[/]")
             else:
                 status.update(f"{escape(step)} [dim]{escape(event.text[-100:])}[/]")
 

@@ -54,6 +54,24 @@ def test_text_names_card_routes_and_commands(capsys):
     assert "not built yet by anybody" in out
 
 
+def test_verbose_names_the_source_of_every_route_and_of_every_rule(capsys):
+    _, brief, _ = call(capsys, "check", "--gpu", "k40")
+    _, out, _ = call(capsys, "check", "--gpu", "k40", "-v")
+    _, document, _ = call(capsys, "check", "--gpu", "k40", "--json")
+    routes = json.loads(document)["cards"][0]["routes"]
+    said = [line.strip() for line in out.splitlines()]
+    assert [line for line in said if line in brief] == [line.strip() for line in brief.splitlines()]
+    assert len(said) - len(brief.splitlines()) == len(routes)
+    assert all(route["source"] in said for route in routes)
+
+
+def test_verbose_says_why_nothing_computes_on_a_card_of_another_machine(capsys, monkeypatch):
+    monkeypatch.setenv("ENVFORGE_GPU", "10de:1140")
+    rule = "pytorch-kernels-need-shfl · inferred"
+    assert rule not in call(capsys, "check")[1]
+    assert rule in call(capsys, "check", "-v")[1]
+
+
 def test_an_impossible_pair_ends_with_exit_4_rules_and_ways_out(capsys):
     code, out, err = call(capsys, "check", "--gpu", "gtx760", "--torch", "2.15.0", "--json")
     error = json.loads(out)["error"]
@@ -114,6 +132,8 @@ def test_an_unknown_platform_is_refused_with_the_known_ones(capsys):
 def test_contradicting_flags_are_refused(capsys):
     assert call(capsys, "check", "--cpu", "--route", "wheel")[0] == 2
     assert call(capsys, "check", "--cpu", "--gpu", "gtx760")[0] == 2
+    code, _, err = call(capsys, "build", "--gpu", "gtx760", "-q", "-v")
+    assert (code, err) == (2, "error: usage: --quiet and --verbose contradict each other\n")
 
 
 def test_diagnostics_go_to_stderr_and_json_alone_to_stdout():
@@ -192,6 +212,12 @@ def test_completion_offers_cards_versions_and_platforms():
 
     assert "plain,gtx760" in complete("envforge check --gpu gtx76", 3)
     assert "plain,2.15.0" in complete("envforge check --torch 2.1", 3)
+    assert "plain,10.1.243" in complete("envforge explain --cuda 10.", 3)
+    assert "plain,3.13" in complete("envforge build --python 3.1", 3)
+    assert set(complete("envforge check --gcc 1", 3).split()) == {
+        f"plain,{row.version}" for each in load().platforms for row in each.compilers
+        if row.version.startswith("1")
+    }  # fmt: skip
     assert "plain,debian-12" in complete("envforge check --platform deb", 3)
 
 
