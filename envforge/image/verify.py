@@ -27,6 +27,7 @@ _CUDA_LIBRARY = re.compile(r"lib(caffe2_gpu|torch_cuda\w*|torch)\.so[\d.]*\Z")
 _USER = "1000:1000"
 _FROM_THE_HOST = "libcuda.so.1"
 """The driver's own library: the container toolkit brings it where there is a card."""
+_ATTEMPTS = 3
 _BUILD_TOOLS = ("nvcc", "cmake", "ninja", "make", "git", "ccache", "pip3")
 
 
@@ -110,12 +111,24 @@ def _failed(what: str, *because: str) -> VerificationFailed:
     )
 
 
-def _ask(subject: _Subject, *argv: str) -> Answer:
+def _do(subject: _Subject, *argv: str) -> Answer:
     answer = subject.container.exec(argv)
     if answer.code != 0:
         tail = (answer.stderr or answer.stdout).strip().splitlines()[-15:]
         raise _failed(f"{argv[0]} ended with {answer.code} inside the image", *tail)
     return answer
+
+
+def _ask(subject: _Subject, *argv: str) -> Answer:
+    """Run a command that always says something, again where its words were lost on the way.
+
+    Busy engines drop what a short command says, with exit 0: https://github.com/moby/moby/issues/27289
+    """
+    for _ in range(_ATTEMPTS):
+        answer = _do(subject, *argv)
+        if answer.stdout or answer.stderr:
+            return answer
+    raise _failed(f"{argv[0]} said nothing inside the image", f"asked {_ATTEMPTS} times")
 
 
 def _unprivileged(subject: _Subject) -> str:
@@ -311,7 +324,7 @@ def _compiles(subject: _Subject) -> str:
     if listed != arch_list(codes):
         raise _failed(f"TORCH_CUDA_ARCH_LIST is {listed}, planned {arch_list(codes)}")
     target = "/tmp/kernel.o"  # noqa: S108 -- inside the container
-    _ask(subject, "nvcc", "-c", f"{_INSIDE}/kernel.cu", "-o", target, *map(_gencode, codes))
+    _do(subject, "nvcc", "-c", f"{_INSIDE}/kernel.cu", "-o", target, *map(_gencode, codes))
     with tempfile.TemporaryDirectory(prefix="envforge-") as folder:
         found = sorted(list_code(_copy(subject, target, folder)).counts)
     if found != sorted(codes):
