@@ -97,6 +97,18 @@ def test_every_build_script_passes_shellcheck_and_has_no_step_left_out(plan_of, 
             assert plain in flat(text), name
 
 
+@pytest.mark.parametrize("name", NAMES[::8])
+def test_what_a_user_lints_of_a_script_backend_is_clean(name, plan_of, tmp_path):
+    files = rendered(plan_of(name), "shell")
+    scripts = sorted(file for file in files if file.endswith(".sh"))
+    assert len(scripts) > 1
+    for script in scripts:
+        (tmp_path / script).write_text(files[script], encoding="utf-8")
+    answer = subprocess.run([TOOLS / "shellcheck", *scripts], cwd=tmp_path, capture_output=True,
+                            text=True, check=False)  # fmt: skip
+    assert answer.stdout == ""
+
+
 def test_the_stages_of_a_script_are_those_that_until_takes(plan_of):
     def stages_of(name):
         text = rendered(plan_of(name), "shell")["build.sh"]

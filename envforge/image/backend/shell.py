@@ -227,4 +227,4 @@ def _hashes(read: list[str], context: BuildContext) -> bytes:
 def _environment(stage: Stage, stages: tuple[Stage, ...]) -> bytes:
     lines = [line for env in variables_of(ancestry(stages, stage.name)) for line in exports(env)]
     said = f"# What {stage.name} sets for whoever uses it: . environment-{stage.name}.sh"
-    return "".join(f"{line}\n" for line in (said, *lines)).encode()
+    return "".join(f"{line}\n" for line in (said, "# shellcheck shell=sh", *lines)).encode()

@@ -1,1 +1,2 @@
 # What wheels sets for whoever uses it: . environment-wheels.sh
+# shellcheck shell=sh
