@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
@@ -14,7 +15,7 @@ import msgspec
 from envforge.build.prepare import BuildRequest, Prepared, cache, prepare, refuse_drift
 from envforge.build.stages import Work, build_image, jobs_for, name_image, take_compiled
 from envforge.capability.load import content_hash
-from envforge.errors import DocumentError, EnvforgeError
+from envforge.errors import DiskFull, DocumentError, EnvforgeError, UsageError
 from envforge.events import Event, OnEvent
 from envforge.image.bootstrap import Base, BaseImage, ensure_base
 from envforge.image.certificates import certificates_for
@@ -47,8 +48,8 @@ class Outcome(NamedTuple):
 def build(prepared: Prepared, wanted: BuildRequest, on_event: OnEvent) -> Outcome:
     """Build, verify and lock one plan; nothing is done where lock and image already match.
 
-    Raises EngineUnavailable, SourceError, BuildFailed, VerificationFailed or LockDrift; the
-    lock is written last, so an error leaves the old one.
+    Raises EngineUnavailable, SourceError, BuildFailed, VerificationFailed or LockDrift, UsageError
+    where no lock can be written; it is written last, so an error leaves the old one.
     """
     write_context(prepared.context, prepared.folder)
     with connect() as engine, _alone(prepared, on_event):
@@ -59,12 +60,30 @@ def build(prepared: Prepared, wanted: BuildRequest, on_event: OnEvent) -> Outcom
             )
         fresh = lock is None or not _matches(lock, prepared, engine)
         if lock is None or fresh:
+            _require_writable(wanted)
             lock = _build_and_verify(engine, prepared, wanted, on_event)
             lock = write_lock(wanted.lock, lock)
         if wanted.wheels is not None:
             for name in lock.wheels:
                 link(prepared.wheels / name, wanted.wheels / name)
     return Outcome(lock, fresh)
+
+
+def _require_writable(wanted: BuildRequest) -> None:
+    """Hours of compiling are not to end at a lock or a wheel that cannot be written."""
+    for folder in filter(None, (wanted.lock.parent, wanted.wheels)):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            if DiskFull.is_told_by(error):
+                raise DiskFull.here(f"{folder}: {error}") from error
+            raise UsageError(
+                f"nothing can be written into {folder}",
+                because=(str(error),),
+                hint="other places: --lock FILE, --wheel DIR",
+            ) from error
 
 
 def _earlier(path: Path, on_event: OnEvent) -> Lock | None:

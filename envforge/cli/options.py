@@ -79,7 +79,12 @@ _PLAN = (
         is_flag=True,
         help="Build what the lock says or fail; with no other wish, the lock decides.",
     ),
-    click.option("--lock", type=click.Path(path_type=Path), default=Path("envforge.lock")),
+    click.option(
+        "--lock",
+        type=click.Path(path_type=Path, dir_okay=False),
+        default=Path("envforge.lock"),
+        show_default=True,
+    ),
     click.option("--archive", metavar="URL", help="Address of the distribution's archive."),
     click.option("--profile", metavar="NAME", help="Feature profile of a build from source."),
     click.option(

@@ -57,6 +57,27 @@ def test_a_file_where_a_folder_is_to_be_is_a_wrong_option(capsys, tmp_path, opti
     assert (tmp_path / "file").read_text() == "kept"
 
 
+def test_a_directory_is_no_lock(capsys, tmp_path):
+    code, _, err = call(capsys, *PLAN, "--lock", str(tmp_path))
+    assert code == 2
+    assert "'--lock'" in err
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize(
+    "option", [("--lock", f"{CLOSED}/envforge.lock"), ("--wheel", f"{CLOSED}/wheels")]
+)
+def test_a_lock_that_cannot_be_written_ends_a_build_before_it_begins(
+    engine, capsys, monkeypatch, tmp_path, option
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    code, _, err = call(capsys, *PLAN[:-1], *option)
+    assert code == 2
+    assert f"error: usage: nothing can be written into {CLOSED}" in err
+    assert "->" not in err, "no step was begun"
+
+
 def test_a_bug_is_told_where_no_log_can_be_written(capsys, monkeypatch):
     monkeypatch.setenv("XDG_STATE_HOME", CLOSED)
 
