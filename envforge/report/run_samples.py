@@ -16,6 +16,8 @@ from envforge.training.record import RunRecord
 _MOST = 12
 _MOST_BYTES = 1_500_000
 """Of one picture: a page is to be sent around."""
+_MOST_WORDS = 6
+_FAINTEST = 0.15
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 _CORNERS = 4
 """Numbers: two opposite corners stand for a box."""
@@ -27,6 +29,19 @@ class Box(NamedTuple):
     points: str
     """As an SVG polygon has them, in the picture's pixels."""
     words: str
+    score: str
+    """Empty where none is said."""
+
+    @property
+    def title(self) -> str:
+        """What it says where one points at it."""
+        return ", ".join(each for each in (self.words, self.score) if each)
+
+    @property
+    def weight(self) -> float:
+        """How strongly it is drawn: what is hardly sure must not hide what is."""
+        sure = min(float(self.score), 1.0) if _NUMBER.fullmatch(self.score) else 1.0
+        return max(sure, _FAINTEST)
 
 
 class Sample(NamedTuple):
@@ -36,6 +51,12 @@ class Sample(NamedTuple):
     data: str
     """An address that holds the picture itself."""
     boxes: tuple[Box, ...]
+
+    @property
+    def readings(self) -> tuple[str, ...]:
+        """The surest things with words; a number alone tells nothing beside the picture."""
+        read = sorted((box for box in self.boxes if box.words), key=lambda box: -box.weight)
+        return tuple(box.title for box in read[:_MOST_WORDS])
 
 
 def find_samples(record: RunRecord) -> Iterator[Sample]:
@@ -63,8 +84,8 @@ def _boxes(record: RunRecord, name: str) -> Iterator[Box]:
     for line in lines:
         if found := re.search(record.boxes.line, line):
             groups = found.groupdict()
-            words = (groups.get("words"), groups.get("score"))
-            yield Box(_polygon(found["points"]), ", ".join(each for each in words if each))
+            words, score = (groups.get(name) or "" for name in ("words", "score"))
+            yield Box(_polygon(found["points"]), words, score)
 
 
 def beside(name: str, samples: str, boxes: Boxes) -> str:

@@ -102,7 +102,7 @@ def test_what_was_found_is_drawn_over_the_picture_it_was_found_in(found):
     samples = {each.name: each.boxes for each in find_samples(found)}
     assert samples == {
         "results/a_visu/one.png": (
-            ("1,2 3,2 3,4 1,4", "<b>one</b>, 0.93"), ("5.5,6 7,8 9,-10", "two")
+            ("1,2 3,2 3,4 1,4", "<b>one</b>", "0.93"), ("5.5,6 7,8 9,-10", "two", "")
         ),
         "results/a_visu/none.png": (),
         "results/b_visu/one.png": (),
@@ -110,10 +110,27 @@ def test_what_was_found_is_drawn_over_the_picture_it_was_found_in(found):
     text = page(found)
     assert text.count("<svg>") == 1
     drawn = (
-        '<polygon points="1,2 3,2 3,4 1,4"><title>&lt;b&gt;one&lt;/b&gt;, 0.93</title></polygon>'
+        '<polygon points="1,2 3,2 3,4 1,4" stroke-opacity="0.93">'
+        "<title>&lt;b&gt;one&lt;/b&gt;, 0.93</title></polygon>"
     )
     assert drawn in text
     assert '<span class="words">two</span>' in text
+    assert "one.png: 2 found<" in text
+
+
+def test_of_many_findings_all_are_drawn_and_the_surest_readings_told(found, tmp_path):
+    """A hardly trained model finds a hundred, most of them nothing."""
+    lines = [f"1,2,3,{n} word{n} 0.{n:02d}" for n in range(1, 51)] + ["9,9,10,10 - 0.99"] * 50
+    (tmp_path / "results" / "a_words" / "res_one.txt").write_text("\n".join(lines))
+    boxes = msgspec.structs.replace(
+        found.boxes, line=r"^(?P<points>\S+) (?:-|(?P<words>\w+)) (?P<score>\S+)$"
+    )
+    (sample,) = (
+        each for each in find_samples(msgspec.structs.replace(found, boxes=boxes)) if each.boxes
+    )
+    assert len(sample.boxes) == 100
+    assert sample.readings == tuple(f"word{n}, 0.{n}" for n in range(50, 44, -1))
+    assert sample.boxes[0].weight == 0.15, "still to be seen"
 
 
 def test_the_page_needs_nothing_but_itself(record):
