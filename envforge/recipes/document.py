@@ -95,6 +95,8 @@ class Success(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     result: Result | None = None
     file: str | None = None
     """A file of the run directory that the attempt has written; parameters are filled in."""
+    exit_code: int | None = None
+    """And this code, where upstream does more after its last words, and says nothing of it."""
 
 
 class CheckpointRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -38,10 +38,14 @@ class Box(NamedTuple):
         return ", ".join(each for each in (self.words, self.score) if each)
 
     @property
+    def sure(self) -> float:
+        """How sure it is; wholly, where nothing is said."""
+        return min(float(self.score), 1.0) if _NUMBER.fullmatch(self.score) else 1.0
+
+    @property
     def weight(self) -> float:
         """How strongly it is drawn: what is hardly sure must not hide what is."""
-        sure = min(float(self.score), 1.0) if _NUMBER.fullmatch(self.score) else 1.0
-        return max(sure, _FAINTEST)
+        return max(self.sure, _FAINTEST)
 
 
 class Sample(NamedTuple):
@@ -55,7 +59,7 @@ class Sample(NamedTuple):
     @property
     def readings(self) -> tuple[str, ...]:
         """The surest things with words; a number alone tells nothing beside the picture."""
-        read = sorted((box for box in self.boxes if box.words), key=lambda box: -box.weight)
+        read = sorted((box for box in self.boxes if box.words), key=lambda box: -box.sure)
         return tuple(box.title for box in read[:_MOST_WORDS])
 
 

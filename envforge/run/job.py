@@ -121,6 +121,7 @@ def job_of(
         patterns=patterns_of(recipe),
         result=Result(**msgspec.structs.asdict(result)) if result else None,
         written=written_file(recipe, settings),
+        exit_code=recipe.success.exit_code if recipe.success else None,
         checkpoints=recipe.checkpoints,
         rule=recipe.checkpoint,
         ladder=recipe.ladder,

@@ -81,6 +81,8 @@ class Job:
     result: Result | None = None
     written: str | None = None
     """A file below the run directory that a success has written anew."""
+    exit_code: int | None = None
+    """What a success has ended with; None: nothing is told by it."""
     checkpoints: str
     """A glob below the run directory."""
     rule: CheckpointRule | None = None

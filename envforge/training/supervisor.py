@@ -61,6 +61,8 @@ def supervise(
     missing = missing_for_success(watch.reader, job.result, job.run_dir, before)
     if written and fingerprint(written) in (None, earlier):
         missing = (*missing, f"{job.written} was not written")
+    if job.exit_code not in (None, ending.exit_code):
+        missing = (*missing, f"a success ends with exit code {job.exit_code}")
     asked = surroundings.stops.first
     seen = judge(ending, watch.reader, missing, job.exit_reasons, stopped_by=asked)
     return watch.close(ending, seen if asked or watch.ours is None else watch.ours)

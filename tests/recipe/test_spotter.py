@@ -62,7 +62,7 @@ def test_it_is_staged_patched_compiled_trained_and_resumed(
         11,
         12,
     )
-    assert [line.rpartition(": ")[2] for line in staged["checkout"]["patches"]] == ["applied"] * 8
+    assert [line.rpartition(": ")[2] for line in staged["checkout"]["patches"]] == ["applied"] * 10
     assert (Path(staged["checkout"]["path"]) / "maskrcnn_benchmark/_C.so").is_file()
     again = record_of(train(upstream, place, "--set", "max_iter=14"))
     last = again["attempts"][1]

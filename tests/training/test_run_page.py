@@ -120,7 +120,7 @@ def test_what_was_found_is_drawn_over_the_picture_it_was_found_in(found):
 
 def test_of_many_findings_all_are_drawn_and_the_surest_readings_told(found, tmp_path):
     """A hardly trained model finds a hundred, most of them nothing."""
-    lines = [f"1,2,3,{n} word{n} 0.{n:02d}" for n in range(1, 51)] + ["9,9,10,10 - 0.99"] * 50
+    lines = [f"1,2,3,{n} word{n} 0.0{n:02d}" for n in range(1, 51)] + ["9,9,10,10 - 0.99"] * 50
     (tmp_path / "results" / "a_words" / "res_one.txt").write_text("\n".join(lines))
     boxes = msgspec.structs.replace(
         found.boxes, line=r"^(?P<points>\S+) (?:-|(?P<words>\w+)) (?P<score>\S+)$"
@@ -129,7 +129,7 @@ def test_of_many_findings_all_are_drawn_and_the_surest_readings_told(found, tmp_
         each for each in find_samples(msgspec.structs.replace(found, boxes=boxes)) if each.boxes
     )
     assert len(sample.boxes) == 100
-    assert sample.readings == tuple(f"word{n}, 0.{n}" for n in range(50, 44, -1))
+    assert sample.readings == tuple(f"word{n}, 0.0{n}" for n in range(50, 44, -1))
     assert sample.boxes[0].weight == 0.15, "still to be seen"
 
 
