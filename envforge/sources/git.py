@@ -31,7 +31,6 @@ __all__ = [
     "export_tree",
     "fetch_tree",
     "fetch_without_submodules",
-    "verify_tree",
 ]
 
 
@@ -262,21 +261,3 @@ def _activate_submodules(parts: tuple[Part, ...], target: Path) -> None:
                 git("config", f"submodule.{name}.active", "true", cwd=folder)
             else:
                 git("update-index", "--force-remove", "--", path, cwd=folder)
-
-
-def verify_tree(directory: Path, record: tuple[str, ...]) -> None:
-    """Check a work tree against :attr:`FetchedTree.record`; SourceError with every difference."""
-    try:
-        head = git("rev-parse", "HEAD", cwd=directory)
-        status = git("submodule", "status", "--recursive", cwd=directory)
-    except GitFailed as failed:
-        raise SourceError(f"{directory} is not a git tree", because=(str(failed),)) from failed
-    found = {f"{head[0]} ."} | {" ".join(line.split()[:2]) for line in status}
-    if found != set(record):
-        raise SourceError(
-            "the source tree is not the recorded one",
-            because=(
-                *(f"missing: {line}" for line in sorted(set(record) - found)),
-                *(f"instead: {line}" for line in sorted(found - set(record))),
-            ),
-        )

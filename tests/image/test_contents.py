@@ -107,8 +107,11 @@ def test_a_mount_that_was_left_out_is_said_with_what_to_type(capsys, container):
     assert "! not looked into, it is mounted: /data (container:NAME:/data does)" in out
 
 
-def test_a_name_that_is_an_image_and_a_container_is_asked_back(capsys, engine, image, container):
-    engine.tag(image, container.name)
+def test_a_name_that_is_an_image_and_a_container_is_asked_back(
+    capsys, engine, image, container, tmp_path
+):
+    (tmp_path / "Dockerfile").write_text(f"FROM {image}\n")
+    engine.build(Build(tmp_path, container.name), log=tmp_path / "log.txt")
     try:
         code, _, err = call(capsys, "inspect", container.name, "--quiet")
     finally:

@@ -12,7 +12,7 @@ import pytest
 from envforge.errors import EngineUnavailable, UsageError
 from envforge.image.engine import connect
 from envforge.image.engine.endpoint import accepts, docker_clients, find_endpoint
-from envforge.image.engine.podman import local_name, socket_paths, start_command
+from envforge.image.engine.podman import socket_paths, start_command
 
 WITHOUT = "without an engine: envforge run canary --on local"
 
@@ -162,17 +162,3 @@ def test_an_engine_of_another_name_is_refused(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(UsageError) as caught:
         connect()
     assert caught.value.what == "'containerd' is no engine: docker or podman"
-
-
-@pytest.mark.parametrize(
-    ("tag", "name"),
-    [
-        ("envforge/base:x", "localhost/envforge/base:x"),
-        ("tiny", "localhost/tiny"),
-        ("localhost/tiny", "localhost/tiny"),
-        ("registry.example/a/b:1", "registry.example/a/b:1"),
-        ("machine:5000/a", "machine:5000/a"),
-    ],
-)
-def test_a_name_without_a_registry_is_local_to_podman(tag: str, name: str) -> None:
-    assert local_name(tag) == name

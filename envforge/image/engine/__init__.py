@@ -19,7 +19,6 @@ import docker
 import docker.errors
 from docker.types import DeviceRequest
 from docker.types import Mount as DockerMount
-from docker.utils import parse_repository_tag
 
 from envforge.errors import EngineUnavailable, RunFailed, UsageError
 from envforge.events import Event, OnEvent, ignore
@@ -210,12 +209,6 @@ class Engine:
         """Return an image's id, or None where the engine does not have it."""
         found = self.image(ref)
         return None if found is None else found.id
-
-    def tag(self, ref: str, tag: str) -> None:
-        """Give an image one more name. Raises RunFailed where it is not there."""
-        named = podman.local_name(tag) if self.kind == "podman" else tag
-        with converted(f"tag {ref} as {tag}"):
-            self._client.images.get(ref).tag(*parse_repository_tag(named))
 
     def remove(self, ref: str) -> None:
         """Remove an image or a tag of it; silent where it is gone, RunFailed where it is in use."""

@@ -168,13 +168,6 @@ def is_rootless(described: dict[str, Any]) -> bool:
     return any("rootless" in str(option) for option in described.get("SecurityOptions") or ())
 
 
-def local_name(tag: str) -> str:
-    """Return what podman itself makes of a name without a registry; its API makes it docker.io."""
-    first, slash, _ = tag.partition("/")
-    has_registry = slash and ("." in first or ":" in first or first == "localhost")
-    return tag if has_registry else f"localhost/{tag}"
-
-
 def create(client: docker.DockerClient, launch: Launch, name: str, *, rootless: bool) -> str:
     """Create a container and return its id. Raises docker.errors.APIError in podman's words."""
     api: Any = client.api
