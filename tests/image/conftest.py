@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 import sys
@@ -19,7 +20,15 @@ sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(1, str(Path(__file__).parents[1] / "sources"))
 
 import image_parts
-from image_parts import ArchiveSite, PrivateEngine, make_context, own_podman, private_engine
+from image_parts import (
+    TINY,
+    ArchiveSite,
+    PrivateEngine,
+    Runtime,
+    make_context,
+    own_podman,
+    private_engine,
+)
 
 
 @pytest.fixture(scope="session")
@@ -31,8 +40,8 @@ def tiny_context(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny(engine: Engine, tiny_context: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """An image with a shell, small enough for every test."""
     log = tmp_path_factory.mktemp("log") / "tiny.txt"
-    engine.build(Build(tiny_context, "envforge-test/tiny"), log=log)
-    return "envforge-test/tiny"
+    engine.build(Build(tiny_context, TINY), log=log)
+    return TINY
 
 
 @pytest.fixture(scope="session")
@@ -51,6 +60,20 @@ def podman() -> Iterator[Engine]:
         connect(kind="podman") as opened,
     ):
         yield opened
+
+
+@pytest.fixture(scope="session")
+def tiny_podman(
+    podman: Engine, tiny_context: Path, tmp_path_factory: pytest.TempPathFactory
+) -> str:
+    """The same image in podman's own storage."""
+    podman.build(Build(tiny_context, TINY), log=tmp_path_factory.mktemp("log") / "tiny.txt")
+    return TINY
+
+
+@pytest.fixture
+def runtime(engine: Engine, tmp_path: Path) -> Runtime:
+    return functools.partial(image_parts.runtime, engine, log=tmp_path / "runtime.txt")
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,16 +19,19 @@ from typing import NamedTuple
 
 import psutil
 import pytest
+from testinfra.host import Host
 
 from envforge.capability.models import Platform
 from envforge.errors import EngineUnavailable
 from envforge.events import Event
-from envforge.image.engine import Engine, connect
+from envforge.image.engine import Build, Engine, Launch, connect
 from envforge.image.engine.endpoint import find_dockerd
+from envforge.image.inside import host_in
 from envforge.sources.archive import find_archive
 from envforge.sources.download import session
 
 PROGRAMS = ("sh", "sleep", "cat", "id", "head", "tail", "ln", "mkdir", "env", "pwd", "df")
+TINY = "envforge-test/tiny"
 DOCKERFILE = """\
 FROM scratch AS tiny
 COPY root /
@@ -55,6 +59,41 @@ def copy_into(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     if not target.exists():
         shutil.copy(source.resolve(), target)
+
+
+def shell(image: str, script: str, **more: object) -> Launch:
+    return Launch(image, ["sh", "-c", script])._replace(**more)  # type: ignore[arg-type]
+
+
+def build_plan(
+    folder: Path, plan: Sequence[str], *arguments: str
+) -> subprocess.CompletedProcess[str]:
+    """``envforge build`` of a plan in ``folder``, with as many jobs as CI has cores."""
+    return subprocess.run(
+        [sys.executable, "-m", "envforge", "build", *plan, *arguments],
+        cwd=folder,
+        env={**os.environ, "MAX_JOBS": "2"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+Runtime = Callable[[Path], contextlib.AbstractContextManager[Host]]
+"""What builds the runtime stage of a context, and is in a container of it for a while."""
+
+
+@contextlib.contextmanager
+def runtime(engine: Engine, context: Path, log: Path) -> Iterator[Host]:
+    """Build a context's last stage and be in a container of it, as its user; both go again."""
+    arguments = {"MAX_JOBS": "2"}
+    build = Build(context, "envforge-test/runtime", target="runtime", build_args=arguments)
+    engine.build(build, log=log)
+    try:
+        with engine.run(Launch(build.tag, ["sleep", "infinity"], user="1000:1000")) as container:
+            yield host_in(container)
+    finally:
+        engine.remove(build.tag)
 
 
 def processes_with(mark: str) -> list[int]:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import testinfra
+from image_parts import Runtime, build_plan
 
-from envforge.image.engine import Build, Engine, Launch
+from envforge.image.engine import Engine, Launch
 from envforge.image.lock import Lock, load_lock
 from envforge.sources.store import hash_file
 
@@ -30,26 +28,14 @@ def built(engine: Engine, tmp_path: Path) -> Iterator[Callable[..., Lock]]:
     locks: list[Lock] = []
 
     def build(*arguments: str) -> Lock:
-        locks.append(load_lock(envforge(tmp_path, *arguments)))
+        answer = build_plan(tmp_path, PLAN, *arguments)
+        assert answer.returncode == 0, answer.stderr
+        locks.append(load_lock(tmp_path / "envforge.lock"))
         return locks[-1]
 
     yield build
     for lock in locks:
         engine.remove(lock.image)
-
-
-def envforge(folder: Path, *arguments: str) -> Path:
-    """Build in ``folder``; return its lock."""
-    answer = subprocess.run(
-        [sys.executable, "-m", "envforge", "build", *PLAN, *arguments],
-        cwd=folder,
-        env={**os.environ, "MAX_JOBS": "2"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert answer.returncode == 0, answer.stderr
-    return folder / "envforge.lock"
 
 
 def test_the_toolchain_has_the_python_that_was_asked_for(
@@ -70,32 +56,21 @@ def test_the_toolchain_has_the_python_that_was_asked_for(
 
 
 def test_what_is_built_is_for_that_python_and_the_runtime_brings_it(
-    engine: Engine, built: Callable[..., Lock], tmp_path: Path
+    runtime: Runtime, built: Callable[..., Lock], tmp_path: Path
 ) -> None:
     tree = shutil.copytree(Path(__file__).parent / "tree", tmp_path / "tree")
     wanted = ["--source", str(tree), "--until", "torch", "--wheel", "out", "-o", "context"]
     lock = built(*wanted)
     assert lock.wheels == {WHEEL: hash_file(tmp_path / "out" / WHEEL)}
-    build = Build(
-        tmp_path / "context",
-        "envforge-test/python-from-source",
-        target="runtime",
-        build_args={"MAX_JOBS": "2"},
-    )
-    engine.build(build, log=tmp_path / "log.txt")
-    try:
-        with engine.run(Launch(build.tag, ["sleep", "infinity"], user="1000:1000")) as container:
-            host = testinfra.get_host(f"docker://{container.id}")
-            found = host.check_output(
-                f"{PYTHON} -c 'import ctypes, numpy, sqlite3, ssl, torch._C;"
-                " print(numpy.__version__, numpy.__file__)'"
-            )
-            assert found == f"1.24.1 {site('numpy/__init__.py')}"
-            assert host.package("libssl3").is_installed
-            assert not host.exists("python3")
-            assert not host.file("/usr/local/lib/libpython3.9.so.1.0").exists
-    finally:
-        engine.remove(build.tag)
+    with runtime(tmp_path / "context") as host:
+        found = host.check_output(
+            f"{PYTHON} -c 'import ctypes, numpy, sqlite3, ssl, torch._C;"
+            " print(numpy.__version__, numpy.__file__)'"
+        )
+        assert found == f"1.24.1 {site('numpy/__init__.py')}"
+        assert host.package("libssl3").is_installed
+        assert not host.exists("python3")
+        assert not host.file("/usr/local/lib/libpython3.9.so.1.0").exists
 
 
 def site(name: str) -> str:

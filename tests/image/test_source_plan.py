@@ -17,7 +17,7 @@ import msgspec
 import platformdirs
 import psutil
 import pytest
-import testinfra
+from image_parts import Runtime, build_plan
 from msgspec.structs import replace
 
 from envforge.binaries.subject import read_subject
@@ -26,7 +26,7 @@ from envforge.capability.load import load
 from envforge.capability.lookup import find_card
 from envforge.capability.submodules import SubmoduleTable
 from envforge.events import ignore
-from envforge.image.engine import Build, Engine, Launch
+from envforge.image.engine import Engine
 from envforge.image.lock import load_lock
 from envforge.resolver import Request
 from envforge.sources.store import hash_file
@@ -40,14 +40,7 @@ WHEEL = "torch-1.13.1-cp311-cp311-linux_x86_64.whl"
 
 
 def envforge(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "envforge", "build", *PLAN, *arguments],
-        cwd=folder,
-        env={**os.environ, "MAX_JOBS": "2"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return build_plan(folder, PLAN, *arguments)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -102,27 +95,16 @@ def test_the_wheel_carries_the_cards_code_and_is_locked_by_hash(built: Path) -> 
 
 
 def test_the_runtime_stage_brings_what_the_libraries_link_and_no_compiler(
-    built: Path, engine: Engine, tmp_path: Path
+    built: Path, runtime: Runtime
 ) -> None:
-    build = Build(
-        built / "context",
-        "envforge-test/miniature",
-        target="runtime",
-        build_args={"MAX_JOBS": "2"},
-    )
-    engine.build(build, log=tmp_path / "log.txt")
-    try:
-        with engine.run(Launch(build.tag, ["sleep", "infinity"], user="1000:1000")) as container:
-            host = testinfra.get_host(f"docker://{container.id}")
-            site = "/usr/local/lib/python3.11/dist-packages/torch"
-            assert "not found" not in host.check_output(f"ldd {site}/lib/libtorch_cuda.so")
-            for package in ("libsleef3", "libcublas11", "python3-numpy"):
-                assert host.package(package).is_installed, package
-            for tool in ("g++-11", "nvcc", "cmake", "ninja", "git", "pip3"):
-                assert not host.exists(tool), tool
-            assert host.check_output("python3 -c 'import torch._C; print(torch.__doc__)'")
-    finally:
-        engine.remove(build.tag)
+    with runtime(built / "context") as host:
+        site = "/usr/local/lib/python3.11/dist-packages/torch"
+        assert "not found" not in host.check_output(f"ldd {site}/lib/libtorch_cuda.so")
+        for package in ("libsleef3", "libcublas11", "python3-numpy"):
+            assert host.package(package).is_installed, package
+        for tool in ("g++-11", "nvcc", "cmake", "ninja", "git", "pip3"):
+            assert not host.exists(tool), tool
+        assert host.check_output("python3 -c 'import torch._C; print(torch.__doc__)'")
 
 
 def test_after_one_change_the_compilers_cache_gives_the_rest(
