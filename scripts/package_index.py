@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from typing import Any
 
 import requests
@@ -15,6 +16,7 @@ def index_url() -> str:
     return os.environ.get("PIP_INDEX_URL", PyPI.simple_url).rstrip("/")
 
 
+@cache
 def files_of(project: str) -> list[dict[str, Any]]:
     response = requests.get(
         f"{index_url()}/{canonicalize_name(project)}/",

@@ -1,69 +1,121 @@
-"""Pin what building a release from source runs, as the package index stood some weeks after it.
+"""Pin what building a release from source runs and imports, as the package index stood that time.
 
     python scripts/pin_build_tools.py 1.0.1:cp36-cp36m 2.8.0:cp311-cp311 ...
+    python scripts/pin_build_tools.py --missing
 
-Rewrites the pinned files of ``envforge/capability/data/build_tools.yaml`` for the pairs that are
-named; the tools and their bounds, and the other pairs, stay. uv resolves; where it finds no wheels
-of that time (PyYAML had none before 2021), or no longer knows the Python, each tool is taken by
-itself: the newest of that time, else the first that ever had a wheel.
+Rewrites the builds of ``envforge/capability/data/pinned_builds.yaml`` that are named, or adds every
+one that a plan can ask for and that is not there; the other builds stay. uv resolves: first what
+torch imports beside itself, then the tools beside that. Where it finds no wheels of that time
+(PyYAML had none before 2021), or no longer knows the Python, each tool is taken by itself: the
+newest of that time, else the first that ever had a wheel, else the distribution's own.
 """
 
 from __future__ import annotations
 
-import re
-import subprocess
 import sys
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
+from functools import partial
 from typing import Any
 
 from format_data import canonical, dump, head_of, plain
 from package_index import files_of
 from packaging.version import Version
-from pin_requirements import OLDEST_OF_UV, WEEKS, before, exactly, row_of
+from pin_requirements import (
+    ALWAYS,
+    WEEKS,
+    before,
+    best_file,
+    compiled,
+    exactly,
+    python_of,
+    reached,
+)
 
 from envforge.capability import load as database_load
 from envforge.capability.build_tools import BuildTool, build_tools_of
+from envforge.capability.database import Database
+from envforge.capability.lookup import Card, find_card
 from envforge.capability.models import in_range
+from envforge.errors import UnknownName
+from envforge.resolver import Request
+from envforge.resolver.candidates import candidates, searches
 
-TARGET = database_load.DATA / "build_tools.yaml"
+TARGET = database_load.DATA / "pinned_builds.yaml"
+AT_ONCE = 16
+CUDA = ("cuda-", "nvidia-", "triton")
+"""What a published wheel takes CUDA from: a build from source is linked with the toolkit."""
+ORIGINS = ("distribution", "source")
 
 
-def pin(torch: str, tag: str, released: str) -> dict[str, Any]:
-    as_of = date.fromisoformat(released) + timedelta(weeks=WEEKS)
-    digits = tag.split("-", maxsplit=1)[0].removeprefix("cp")
-    python = f"{digits[0]}.{digits[1:]}"
-    tools = build_tools_of(database_load.load(), torch, python)
-    pins = None
-    if (int(digits[0]), int(digits[1:])) >= OLDEST_OF_UV:
-        pins = resolved(tools, python, as_of)
-    if pins is None:
-        rows = [of_its_time(tool, tag, as_of) for tool in tools]
-    else:
-        rows = [row_of(name, tag, exactly(version)) for name, version in pins]
+def pin(database: Database, torch: str, tag: str) -> dict[str, Any]:
+    as_of = released(database, torch) + timedelta(weeks=WEEKS)
+    tools = build_tools_of(database, torch, python_of(tag))
+    imported = imports_of(torch, tag, tools, as_of)
+    found = resolved(tools, tag, as_of, imported)
+    if found is None:
+        found = {tool.name: of_its_time(tool, tag, as_of, imported) for tool in tools}
+    at_run_time = {tool.name for tool in tools if tool.at_run_time}
+    kept = {name: file for name, file in found.items() if name in at_run_time}
     return {
         "torch": torch,
         "tag": tag,
         "as_of": as_of.isoformat(),
-        "packages": rows,
-        "evidence": "measured",
-        "source": "Python package index metadata, resolved as of the date by this repository's"
-        " scripts/pin_build_tools.py; what had no wheel then is the first that has one",
+        "tools": list(filter(None, found.values())),
+        "imports": list(filter(None, {**imported, **kept}.values())),
+        "distribution": [name for name, file in found.items() if file is None],
     }
 
 
-def of_its_time(tool: BuildTool, tag: str, as_of: date) -> dict[str, Any]:
-    """Take the newest wheel of the time; where there was none, the one that came first."""
-    try:
-        return row_of(tool.name, tag, fitting(tool, before(as_of)))
-    except SystemExit:
-        uploads = sorted(file["upload-time"] for file in files_of(tool.name))
-    for upload in uploads:
+def released(database: Database, torch: str) -> date:
+    """The day of a release; where no source gives it, that of the one before."""
+    versions = [row.version for row in database.releases]
+    earlier = database.releases[versions.index(torch) :]
+    return date.fromisoformat(next(row.released for row in earlier if row.released))
+
+
+def wanted(tools: Iterable[BuildTool]) -> list[str]:
+    return [tool.name + (tool.versions or "") for tool in tools]
+
+
+def imports_of(
+    torch: str, tag: str, tools: tuple[BuildTool, ...], as_of: date
+) -> dict[str, dict[str, Any]]:
+    """Return what the release's published wheel asks for without its CUDA; none without a wheel."""
+    own = [*ALWAYS, *wanted(tool for tool in tools if tool.at_run_time)]
+    pins = compiled([f"torch=={torch}", *own], tag, as_of, wanted(tools))
+    if pins is None:
+        return {}
+    names = reached(pins, ("torch", *ALWAYS), without=CUDA)
+    return {name: best_file(name, tag, exactly(pins[name][0])) for name in names - {"torch"}}
+
+
+def resolved(
+    tools: tuple[BuildTool, ...], tag: str, as_of: date, imported: dict[str, dict[str, Any]]
+) -> dict[str, dict[str, Any] | None] | None:
+    """Let uv resolve the tools with what they need themselves; None where it cannot."""
+    constraints = [f"{name}=={version_of(file)}" for name, file in imported.items()]
+    pins = compiled(wanted(tools), tag, as_of, constraints)
+    if pins is None:
+        return None
+    return {name: best_file(name, tag, exactly(version)) for name, (version, _) in pins.items()}
+
+
+def of_its_time(
+    tool: BuildTool, tag: str, as_of: date, imported: dict[str, dict[str, Any]]
+) -> dict[str, Any] | None:
+    """Take the newest wheel of the time, else the first there was; None: there never was one."""
+    if tool.name in imported:
+        return imported[tool.name]
+    uploads = (date.fromisoformat(file["upload-time"][:10]) for file in files_of(tool.name))
+    later = sorted({upload + timedelta(days=1) for upload in uploads if upload >= as_of})
+    for until in (as_of, *later):
         try:
-            until = date.fromisoformat(upload[:10]) + timedelta(days=1)
-            return row_of(tool.name, tag, fitting(tool, before(until)))
-        except SystemExit:
+            return best_file(tool.name, tag, fitting(tool, before(until)))
+        except LookupError:
             continue
-    raise SystemExit(f"no wheel of {tool.name} ever fitted {tag}")
+    return None
 
 
 def fitting(tool: BuildTool, is_before: Any) -> Any:
@@ -75,32 +127,73 @@ def fitting(tool: BuildTool, is_before: Any) -> Any:
     return accepts
 
 
-def resolved(
-    tools: tuple[BuildTool, ...], python: str, as_of: date
-) -> list[tuple[str, str]] | None:
-    """Let uv resolve the tools with what they need themselves; None where it cannot."""
-    command = ["uv", "pip", "compile", "-", "--no-header", "--no-annotate"]
-    command += ["--only-binary", ":all:", "--python-version", python]
-    command += ["--python-platform", "x86_64-manylinux_2_31", "--exclude-newer", as_of.isoformat()]
-    wanted = "\n".join(tool.name + (tool.versions or "") for tool in tools)
-    done = subprocess.run(command, input=wanted, capture_output=True, text=True, check=False)
-    if done.returncode:
-        return None
-    return [(m[1], m[2]) for m in re.finditer(r"^([\w.-]+)==(\S+)", done.stdout, re.MULTILINE)]
+def version_of(file: dict[str, Any]) -> str:
+    return file["filename"].split("-")[1]
 
 
-def main(pairs: list[str]) -> None:
-    database = database_load.load()
-    releases = {release.version: release for release in database.releases}
-    table = plain(database.build_tools, head=True)
-    known = {(row["torch"], row["tag"]): row for row in table.get("pinned", [])}
-    for pair in pairs:
-        torch, tag = pair.split(":")
-        known[torch, tag] = pin(torch, tag, str(releases[torch].released))
-        print(pair, [f"{r['project']}=={r['version']}" for r in known[torch, tag]["packages"]])
-    table["pinned"] = [known[key] for key in sorted(known, key=lambda k: (Version(k[0]), k[1]))]
+def reachable(database: Database) -> set[tuple[str, str]]:
+    """Every release and Python tag that a build from source can be asked for with."""
+    pairs = set()
+    for card in cards(database):
+        for search in searches(database, Request(card=card, route="source", placed=True)):
+            for origin in ORIGINS:
+                found = (c for c in candidates(search, "source", origin) if not c.broken)
+                pairs |= {(c.resolution.torch, tag_of(database, c.resolution)) for c in found}
+    return pairs
+
+
+def cards(database: Database) -> Iterator[Card]:
+    for capability in database.architectures:
+        try:
+            yield find_card(database, f"sm_{capability.replace('.', '')}")
+        except UnknownName:
+            continue
+
+
+def tag_of(database: Database, resolution: Any) -> str:
+    if resolution.python_origin == "source":
+        pythons: Iterable[Any] = database.pythons.versions
+    else:
+        named = (row for row in database.platforms if row.name == resolution.platform)
+        pythons = next(named).pythons
+    return next(row.wheel_tag for row in pythons if row.version == resolution.python)
+
+
+def write(table: dict[str, Any], builds: dict[tuple[str, str], dict[str, Any]]) -> None:
+    """Write the builds; a file that several of them name stands once."""
+    known = {wheel["name"]: wheel for wheel in table["wheels"]}
+    for build in builds.values():
+        for field in ("tools", "imports"):
+            build[field] = sorted(map(partial(name_of, known), build[field]), key=str.lower)
+    named = {name for build in builds.values() for name in (*build["tools"], *build["imports"])}
+    table["wheels"] = [known[name] for name in sorted(named, key=str.lower)]
+    table["builds"] = [builds[key] for key in sorted(builds, key=lambda k: (Version(k[0]), k[1]))]
     TARGET.write_text(head_of(TARGET.read_text(encoding="utf-8")) + dump(table), encoding="utf-8")
     TARGET.write_text(canonical(TARGET), encoding="utf-8")
+
+
+def name_of(known: dict[str, Any], file: dict[str, Any] | str) -> str:
+    """Name a file, and keep what the index says of it."""
+    if isinstance(file, str):
+        return file
+    row = {"name": file["filename"], "sha256": file["hashes"]["sha256"], "size_bytes": file["size"]}
+    known[row["name"]] = row
+    return str(row["name"])
+
+
+def main(arguments: list[str]) -> None:
+    database = database_load.load()
+    table = plain(database.pinned_builds, head=True)
+    builds = {(row["torch"], row["tag"]): row for row in table.get("builds", ())}
+    pairs = [tuple(pair.split(":")) for pair in arguments if pair != "--missing"]
+    if "--missing" in arguments:
+        pairs += sorted(reachable(database) - set(builds))
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for pair, build in zip(pairs, pool.map(lambda p: pin(database, *p), pairs), strict=True):
+            builds[pair] = build
+            print(*pair, len(build["tools"]), len(build["imports"]), *build["distribution"])
+    table.setdefault("wheels", [])
+    write(table, builds)
 
 
 if __name__ == "__main__":

@@ -12,11 +12,15 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from datetime import date, datetime, timedelta, timezone
+from functools import cache
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 from format_data import write_rows
 from package_index import files_of
+from packaging.specifiers import SpecifierSet
 from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import parse_wheel_filename
 from packaging.version import Version
@@ -34,16 +38,27 @@ UNDECLARED = {
     "3.6": ALWAYS,
     "3.7": ALWAYS,
 }
-OLDEST_OF_UV = (3, 8)
+"""What a release needs and does not say, where uv cannot resolve it."""
+OLDEST_OF_UV = (3, 6)
+GLIBC = 28
+"""manylinux_2_28: the newest that wheels ask for and every platform of a Python of uv's has."""
 PLATFORMS = [
-    *[f"manylinux_2_{minor}_x86_64" for minor in range(31, 4, -1)],
+    *[f"manylinux_2_{minor}_x86_64" for minor in range(GLIBC, 4, -1)],
     "manylinux2014_x86_64",
     "manylinux2010_x86_64",
     "manylinux1_x86_64",
     "linux_x86_64",
 ]
+_PIN = re.compile(r"^([\w.-]+)==(\S+)(?: +# via (.+))?$", re.MULTILINE)
 
 
+def python_of(tag: str) -> str:
+    """``cp36-cp36m`` -> ``3.6``."""
+    digits = tag.split("-", maxsplit=1)[0].removeprefix("cp")
+    return f"{digits[0]}.{digits[1:]}"
+
+
+@cache
 def tags_of(tag: str) -> list[Tag]:
     interpreter, abi = tag.split("-")
     version = (int(interpreter[2]), int(interpreter[3:]))
@@ -51,18 +66,26 @@ def tags_of(tag: str) -> list[Tag]:
     return found + list(compatible_tags(version, interpreter, PLATFORMS))
 
 
+@cache
+def wheels_of(project: str) -> list[tuple[Version, Any, frozenset[Tag], dict[str, Any]]]:
+    files = [file for file in files_of(project) if file["filename"].endswith(".whl")]
+    return [(*parse_wheel_filename(file["filename"])[1:], file) for file in files]
+
+
 def best_file(project: str, tag: str, accepts: Any, *, yanked: bool = False) -> dict[str, Any]:
+    """Choose the newest wheel that is accepted and runs; LookupError where there is none."""
     ranks = {known: rank for rank, known in enumerate(tags_of(tag))}
     candidates = []
-    for file in files_of(project):
-        if not file["filename"].endswith(".whl") or (file.get("yanked") and not yanked):
-            continue
-        _, version, build, tags = parse_wheel_filename(file["filename"])
+    for version, build, tags, file in wheels_of(project):
         fitting = [ranks[known] for known in tags if known in ranks]
-        if fitting and accepts(version, file) and not version.is_prerelease:
+        if not fitting or version.is_prerelease or (file.get("yanked") and not yanked):
+            continue
+        if accepts(version, file) and python_of(tag) in SpecifierSet(
+            file.get("requires-python") or ""
+        ):
             candidates.append(((version, -min(fitting), build), file))
     if not candidates:
-        raise SystemExit(f"no file of {project} fits {tag}")
+        raise LookupError(f"no file of {project} fits {tag}")
     return max(candidates, key=lambda candidate: candidate[0])[1]
 
 
@@ -83,24 +106,47 @@ def row_of(project: str, tag: str, accepts: Any, *, yanked: bool = False) -> dic
     }
 
 
-def resolved(torch: str, python: str, as_of: date) -> list[tuple[str, str]]:
-    command = [
-        "uv",
-        "pip",
-        "compile",
-        "-",
-        "--no-header",
-        "--no-annotate",
-        "--only-binary",
-        ":all:",
-    ]
-    command += ["--python-version", python, "--python-platform", "x86_64-manylinux_2_31"]
-    command += ["--exclude-newer", as_of.isoformat()]
-    wanted = "\n".join([f"torch=={torch}", *ALWAYS])
-    output = subprocess.run(
-        command, input=wanted, capture_output=True, text=True, check=True
-    ).stdout
-    return [(m[1], m[2]) for m in re.finditer(r"^([\w.-]+)==(\S+)", output, re.MULTILINE)]
+def compiled(
+    wanted: list[str], tag: str, as_of: date, constraints: Iterable[str] = ()
+) -> dict[str, tuple[str, tuple[str, ...]]] | None:
+    """Let uv resolve: project -> version and who asks for it; None where it cannot."""
+    digits = tuple(map(int, python_of(tag).split(".")))
+    if digits < OLDEST_OF_UV:
+        return None
+    command = ["uv", "pip", "compile", "-", "--no-header", "--annotation-style", "line"]
+    command += ["--only-binary", ":all:", "--no-python-downloads", "--exclude-newer"]
+    command += [as_of.isoformat(), "--python-version", python_of(tag)]
+    command += ["--python-platform", f"x86_64-manylinux_2_{GLIBC}"]
+    with NamedTemporaryFile("w") as file:
+        file.write("\n".join(constraints))
+        file.flush()
+        done = subprocess.run(
+            [*command, "--constraint", file.name],
+            input="\n".join(wanted),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    if done.returncode:
+        return None
+    found = _PIN.findall(done.stdout)
+    return {name: (version, tuple((via or "").split(", "))) for name, version, via in found}
+
+
+def reached(
+    pins: dict[str, tuple[str, tuple[str, ...]]], roots: Iterable[str], without: tuple[str, ...]
+) -> set[str]:
+    """What ``roots`` ask for, and what that asks for, but nothing that only ``without`` does."""
+    found = set(roots) & set(pins)
+    while True:
+        more = {
+            name
+            for name, (_, askers) in pins.items()
+            if found & set(askers) and not name.startswith(without)
+        }
+        if more <= found:
+            return found
+        found |= more
 
 
 def before(as_of: date) -> Any:
@@ -114,13 +160,12 @@ def exactly(wanted: str) -> Any:
 
 def pin(torch: str, tag: str, released: str) -> dict[str, Any]:
     as_of = date.fromisoformat(released) + timedelta(weeks=WEEKS)
-    digits = tag.split("-", maxsplit=1)[0].removeprefix("cp")
-    python = f"{digits[0]}.{digits[1:]}"
-    if (int(digits[0]), int(digits[1:])) < OLDEST_OF_UV:
-        rows = [row_of(project, tag, before(as_of)) for project in UNDECLARED[python]]
+    pins = compiled([f"torch=={torch}", *ALWAYS], tag, as_of)
+    if pins is None:
+        rows = [row_of(project, tag, before(as_of)) for project in UNDECLARED[python_of(tag)]]
     else:
-        pins = [pair for pair in resolved(torch, python, as_of) if pair[0] != "torch"]
-        rows = [row_of(project, tag, exactly(version)) for project, version in pins]
+        own = {name: version for name, (version, _) in pins.items() if name != "torch"}
+        rows = [row_of(name, tag, exactly(version)) for name, version in own.items()]
     return {
         "torch": torch,
         "tag": tag,

@@ -211,17 +211,36 @@ def pinned(rows: list[dict], built: tuple[str, str]) -> list[dict]:
     return [p for row in rows if (row["torch"], row["tag"]) == built for p in row["packages"]]
 
 
-def tools_of(case: dict) -> list[dict]:
+def pinned_build(case: dict) -> dict | None:
     """None for a tree of the distribution's: that is built with the distribution's own tools."""
     if case["expect"]["tree"] == "archive" and not is_built(case):
-        return []
-    return pinned(read("envforge/capability/data/build_tools.yaml")["pinned"], built_for(case))
+        return None
+    builds = read("envforge/capability/data/pinned_builds.yaml")["builds"]
+    return next(row for row in builds if (row["torch"], row["tag"]) == built_for(case))
+
+
+def named(names: list[str]) -> list[dict]:
+    """The files of these names, with what their names say."""
+    rows = {
+        row["name"]: row for row in read("envforge/capability/data/pinned_builds.yaml")["wheels"]
+    }
+    found = []
+    for name in names:
+        project, version = name.split("-")[:2]
+        project = re.sub(r"[._-]+", "-", project).lower()
+        found.append({"project": project, "version": version, "file": rows[name]})
+    return found
+
+
+def tools_of(case: dict) -> list[dict]:
+    build = pinned_build(case)
+    return named(build["tools"]) if build else []
 
 
 def imports_of(case: dict) -> list[dict]:
-    """What the published wheel asks for without its CUDA; what was compiled in, as it was then."""
-    tools = {row["project"]: row for row in tools_of(case)}
-    if not tools:
+    """What torch imports: nothing of CUDA, and what was compiled in as it was compiled in."""
+    build = pinned_build(case)
+    if build is None:
         return []
     torch, python = case["ask"]["torch"], case["expect"]["python"]
     kept = {
@@ -231,6 +250,39 @@ def imports_of(case: dict) -> list[dict]:
         and within(torch, row["torch"])
         and within(python, row.get("python"))
     }
-    asked = pinned(REQUIREMENTS, built_for(case))
-    own = {row["project"]: row for row in asked if not re.match("nvidia-|triton", row["project"])}
-    return list((own | {name: tools[name] for name in kept & set(tools)}).values())
+    found = named(build["imports"])
+    assert not [row["project"] for row in found if re.match("nvidia-|cuda-|triton", row["project"])]
+    assert kept <= {row["project"] for row in found}
+    compiled = {row["project"]: row["file"]["name"] for row in named(build["tools"])}
+    for row in found:
+        assert compiled.get(row["project"], row["file"]["name"]) == row["file"]["name"]
+    return found
+
+
+# News of pip, and what each says itself (docs/verification/2026-11-28-source.md): the first that takes
+# a tag. PEP 513, 571, 599 and 600: the glibc that a tag needs.
+TAKES = {"manylinux1": "8.1", "manylinux2010": "19.0", "manylinux2014": "19.3"}
+GLIBC = {"manylinux1": "2.5", "manylinux2010": "2.12", "manylinux2014": "2.17"}
+PEP_600 = "20.3"
+
+
+def platform_tags(name: str) -> list[str]:
+    return name[: -len(".whl")].rsplit("-", 1)[1].split(".")
+
+
+def takes(pip: str, tag: str) -> bool:
+    """Whether a pip of this version installs a wheel of this platform tag."""
+    if not tag.startswith("manylinux"):
+        return True
+    return compare(pip, TAKES.get(tag.split("_", 1)[0], PEP_600)) >= 0
+
+
+def glibc_of(tag: str) -> str:
+    stated = re.match(r"manylinux_(\d+)_(\d+)_", tag)
+    return f"{stated[1]}.{stated[2]}" if stated else GLIBC.get(tag.split("_", 1)[0], "0")
+
+
+def pip_of(platform: dict) -> dict | None:
+    """The pip that takes the place of the platform's own; None: that one is new enough."""
+    pip = read("envforge/capability/data/build_tools.yaml")["pip"]
+    return None if within(platform["pip"], pip["versions"]) else pip["file"]

@@ -20,14 +20,19 @@ from context_expectations import (
     WHEEL_ROWS,
     addresses_of,
     built_python,
+    compare,
     compiler_of,
     cudnn_of,
     edits_of,
+    glibc_of,
     imports_of,
     is_built,
+    pip_of,
+    platform_tags,
     profile_of,
     python_of,
     switches_of,
+    takes,
     tools_of,
     torchvision_of,
 )
@@ -219,8 +224,29 @@ def wheel_input_faults(case: dict, files: dict, got: dict, torch: str) -> list[s
         if rows and not re.search(pip, torch):
             found.append(f"{name} is never installed by its hashes")
     wheels = {path.rsplit("/", 1)[1]: got.pop(path) for path in sorted(got) if path[-4:] == ".whl"}
-    wanted = {f["name"]: f["sha256"] for f in (*cudnn, *(p["file"] for p in (*tools, *imports)))}
-    expect(found, "wheels", wheels, wanted)
+    platform = PLATFORMS[case["expect"]["platform"]]
+    pinned = [p["file"] for p in (*tools, *imports)]
+    others = [*cudnn, *filter(None, [pip_of(platform)])]
+    expect(found, "wheels", wheels, {f["name"]: f["sha256"] for f in (*pinned, *others)})
+    return found + installer_faults(platform, torch, wheels)
+
+
+def installer_faults(platform: dict, commands: str, wheels: dict[str, str]) -> list[str]:
+    """Every wheel starts on the platform's glibc, and is of a tag that whatever installs it knows."""
+    found = []
+    for name in wheels:
+        tags = platform_tags(name)
+        if all(compare(glibc_of(tag), platform["glibc"]) > 0 for tag in tags):
+            found.append(f"{name} needs a newer glibc")
+        if name.startswith("pip-"):
+            unpacked = rf"source=inputs/wheels/{re.escape(name)},target=(\S+) python3 -I -m zipfile -e \1 (\S+)"
+            where = re.search(unpacked, commands)
+            if not where or set(re.findall(r"python3 (?:-I )?(.*?) install --no", commands)) != {
+                f"{where[2]}/pip"
+            }:
+                found.append("the newer pip is not what installs")
+        elif "-m pip install" in commands and not any(takes(platform["pip"], tag) for tag in tags):
+            found.append(f"the platform's own pip refuses {name}")
     return found
 
 
@@ -290,8 +316,12 @@ def wheel_faults(case: dict, files: dict[str, str]) -> list[str]:
     wanted |= {p["project"]: (p["version"], p["file"]) for p in pinned["packages"]}
     lines = {f"{name}=={v} --hash=sha256:{file['sha256']}" for name, (v, file) in wanted.items()}
     expect(found, "requirements", set(files["requirements.txt"].splitlines()), lines)
-    inputs = {f"inputs/wheels/{file['name']}": file["sha256"] for _, file in wanted.values()}
+    platform = PLATFORMS[expected["platform"]]
+    taken = [*(file for _, file in wanted.values()), *filter(None, [pip_of(platform)])]
+    inputs = {f"inputs/wheels/{file['name']}": file["sha256"] for file in taken}
     expect(found, "inputs", json.loads(files["inputs.json"]), inputs)
+    own = {file["name"]: file["sha256"] for file in taken if not file["name"].startswith("torch-")}
+    found += installer_faults(platform, " ".join(runs(steps["wheels"])), own)
     expect(found, "packages", apt(steps["runtime"]), set(python["packages"]))
     command = next(run for run in runs(steps["wheels"]) if "pip install" in run)
     found += pip_faults(command, python, [file["name"] for _, file in wanted.values()])

@@ -126,9 +126,9 @@ def test_the_plan_has_its_sources_by_hash_and_the_tools_of_that_python():
 
 
 def test_what_is_not_pinned_for_that_python_is_refused_with_the_command_that_pins_it():
-    unpinned = replace(DATABASE.build_tools, pinned=())
+    unpinned = replace(DATABASE.pinned_builds, builds=())
     table = msgspec.Raw(msgspec.msgpack.encode(unpinned))
-    database = replace(DATABASE, build_tool_table=table)
+    database = replace(DATABASE, pinned_build_table=table)
     with pytest.raises(SourceError) as caught:
         plan_of(Wanted(), database, python="3.9")
     assert caught.value.exit_code == 5
@@ -136,10 +136,7 @@ def test_what_is_not_pinned_for_that_python_is_refused_with_the_command_that_pin
         "what building torch 1.13.1 on Python 3.9 runs and imports is not pinned in the database"
         " yet"
     )
-    assert caught.value.because == (
-        "debian-12 has no Python 3.9: its own numpy is for another one",
-        "an image is built only from files whose sha256 is known",
-    )
+    assert caught.value.because == ("an image is built only from files whose sha256 is known",)
     assert caught.value.hint == (
         "python scripts/pin_build_tools.py 1.13.1:cp39-cp39  pins them, in a checkout of envforge"
     )

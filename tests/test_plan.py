@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -115,6 +116,35 @@ def test_build_tools_are_of_the_releases_time_and_numpy_stays_with_torch():
     assert [(each.distribution, each.version) for each in plan.source.imports] == [
         ("numpy", "1.16.2")
     ]
+
+
+def test_a_build_whose_tools_are_not_pinned_is_refused_before_anything_is_fetched():
+    """The distribution's cmake, of another time, would be found out about after hours."""
+    unpinned = replace(DATABASE.pinned_builds, builds=())
+    database = replace(DATABASE, pinned_build_table=msgspec.Raw(msgspec.msgpack.encode(unpinned)))
+    request = Request(card=find_card(database, "gtx760"), torch="1.0.1", placed=True)
+    with pytest.raises(SourceError) as caught:
+        make_plan(database, resolve(database, request))
+    assert caught.value.what == (
+        "what building torch 1.0.1 on Python 3.6 runs and imports is not pinned in the database yet"
+    )
+    assert caught.value.hint == (
+        "python scripts/pin_build_tools.py 1.0.1:cp36-cp36m  pins them, in a checkout of envforge"
+    )
+
+
+def test_a_wheel_that_needs_a_newer_glibc_than_the_platforms_is_refused_by_name():
+    platforms = tuple(replace(row, glibc="2.16") for row in DATABASE.platforms)
+    database = replace(DATABASE, platforms=platforms)
+    asked = {"torch": "1.10.2", "platform": "ubuntu-18.04", "placed": True}
+    request = Request(card=find_card(database, "gtx760"), **asked)
+    with pytest.raises(SourceError) as caught:
+        make_plan(database, resolve(database, request))
+    assert caught.value.what == (
+        "cmake-3.22.2-py2.py3-none-manylinux_2_17_x86_64.manylinux2014_x86_64.whl does not run on"
+        " ubuntu-18.04"
+    )
+    assert caught.value.because == ("it needs glibc 2.17, the platform has 2.16",)
 
 
 def test_a_tree_of_the_distributions_is_built_with_the_distributions_tools():

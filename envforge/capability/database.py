@@ -28,7 +28,7 @@ from envforge.capability.models import (
 )
 
 if TYPE_CHECKING:  # at run time they are imported where a table is decoded on demand
-    from envforge.capability.build_tools import BuildToolTable
+    from envforge.capability.build_tools import BuildToolTable, PinnedBuildTable
     from envforge.capability.memory import CardMemory
     from envforge.capability.profiles import Profile
     from envforge.capability.pythons import PythonTable
@@ -83,6 +83,7 @@ class Database(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     submodule_table: msgspec.Raw
     torchvision_table: msgspec.Raw
     build_tool_table: msgspec.Raw
+    pinned_build_table: msgspec.Raw
     profile_table: msgspec.Raw
     ptx_table: msgspec.Raw
     python_table: msgspec.Raw
@@ -164,6 +165,13 @@ class Database(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         from envforge.capability.build_tools import BuildToolTable  # noqa: PLC0415
 
         return msgspec.msgpack.decode(self.build_tool_table, type=BuildToolTable)
+
+    @cached_property
+    def pinned_builds(self) -> "PinnedBuildTable":
+        """What builds take from the package index, by hash."""
+        from envforge.capability.build_tools import PinnedBuildTable  # noqa: PLC0415
+
+        return msgspec.msgpack.decode(self.pinned_build_table, type=PinnedBuildTable)
 
     @cached_property
     def pythons(self) -> "PythonTable":

@@ -107,6 +107,7 @@ def compile_yaml(data: Path = DATA) -> Database:
         submodule_table=_encode(tables["submodules"]),
         torchvision_table=_encode(tables["torchvision"]),
         build_tool_table=_encode(tables["build_tools"]),
+        pinned_build_table=_encode(tables["pinned_builds"]),
         profile_table=_encode(tables["profiles"]),
         ptx_table=_encode(tables["ptx"]),
         python_table=_encode(tables["pythons"]),
@@ -126,7 +127,10 @@ def read_table(path: Path) -> Any:
 
 def _files() -> dict[str, Any]:
     """Files that are one record each, under their names."""
-    from envforge.capability.build_tools import BuildToolTable  # noqa: PLC0415 -- none of these
+    from envforge.capability.build_tools import (  # noqa: PLC0415 -- none of these
+        BuildToolTable,
+        PinnedBuildTable,
+    )
     from envforge.capability.ptx import PtxTable  # noqa: PLC0415 -- is on the hot path
     from envforge.capability.pythons import PythonTable  # noqa: PLC0415
     from envforge.capability.submodules import SubmoduleTable  # noqa: PLC0415
@@ -138,6 +142,7 @@ def _files() -> dict[str, Any]:
         "builds": BuildTable,
         "cudnn": CudnnTable,
         "devices": DeviceTable,
+        "pinned_builds": PinnedBuildTable,
         "ptx": PtxTable,
         "pythons": PythonTable,
         "submodules": SubmoduleTable,

@@ -349,6 +349,8 @@ class Platform(Fact, frozen=True, kw_only=True, forbid_unknown_fields=True):
     built: bool
     """False: rendered and checked against the data, never yet built to the end by anybody."""
     archive: Archive
+    pip: Version
+    """Of its ``python3-pip``: the older, the fewer wheels it takes."""
     pythons: tuple[PlatformPython, ...]
     compilers: tuple[PlatformCompiler, ...]
     cuda: PlatformCuda | None = None

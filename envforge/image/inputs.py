@@ -25,8 +25,7 @@ def place_inputs(
     tree, as lines ``COMMIT PATH``; none for a tree that is no work tree. Raises SourceError or
     HashMismatch.
     """
-    built_with = plan.source.wheels if plan.source and plan.until != "toolchain" else ()
-    for wheel in (*plan.wheels, *built_with):
+    for wheel in plan.every_wheel if plan.until != "toolchain" else ():
         link(fetch_wheel(wheel, store, on_event), folder / "inputs/wheels" / wheel.name)
     if plan.source is None:
         return ()
@@ -82,8 +81,7 @@ def _in_archives(platform: Platform, archive: str | None, path: str | None) -> t
 def origins(plan: Plan) -> dict[str, str]:
     """Say of each input, by its path in the context, where it is published."""
     source = plan.source
-    wheels = (*plan.wheels, *(source.wheels if source else ()))
-    found = {f"inputs/wheels/{wheel.name}": "the package index, by pip" for wheel in wheels}
+    found = {f"inputs/wheels/{w.name}": "the package index, by pip" for w in plan.every_wheel}
     if source is None:
         return found
     files = (source.runfile, source.torchvision, source.python and source.python.source)

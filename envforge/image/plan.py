@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import msgspec
+from packaging.utils import parse_wheel_filename
 
-from envforge.capability.build_tools import build_tools_of, pinned_tools_of
+from envforge.capability.build_tools import PinnedBuild, PinnedWheel, find_pinned_build
 from envforge.capability.database import Database
 from envforge.capability.lookup import covers_cudnn, find_platform, matcher
 from envforge.capability.models import (
@@ -31,8 +32,6 @@ from envforge.resolver import Resolution
 from envforge.sources.fetch import WheelInput
 from envforge.sources.git import GitTree
 from envforge.values import ComputeCapability, version_key
-
-_CUDA_PROJECTS = ("cuda-", "nvidia-", "triton")
 
 Stage = Literal["toolchain", "torch", "runtime"]
 
@@ -94,7 +93,7 @@ class SourceParts(NamedTuple):
     cudnn: WheelInput | None = None
     """None: it is built without."""
     tools: tuple[WheelInput, ...] = ()
-    """Build tools as of the release's time; none: the distribution's own."""
+    """Build tools as of the release's time; none: the distribution's, for its own tree."""
     imports: tuple[WheelInput, ...] = ()
     """What torch imports beside itself; none: the distribution's own packages."""
     torchvision: TorchvisionSource | None = None
@@ -137,6 +136,14 @@ class Plan(NamedTuple):
     wheels: tuple[WheelInput, ...] = ()
     source: SourceParts | None = None
     """None: this plan installs a published wheel."""
+    pip: WheelInput | None = None
+    """What installs the wheels in place of the platform's own pip, which is too old for them."""
+
+    @property
+    def every_wheel(self) -> tuple[WheelInput, ...]:
+        """Every wheel its build takes in, each once."""
+        own = self.source.wheels if self.source else self.wheels
+        return (*own, self.pip) if self.pip else own
 
 
 DEFAULTS = Wanted()
@@ -157,12 +164,34 @@ def make_plan(database: Database, resolution: Resolution, wanted: Wanted = DEFAU
         release=next(r for r in database.releases if r.version == resolution.torch),
         until=wanted.until if resolution.route == "source" else "runtime",
         base=base_tag(platform),
+        pip=_pip(database, platform),
     )
     if resolution.route == "source":
-        return plan._replace(source=_source_parts(database, plan, wanted))
-    if wanted.profile or wanted.tree:
+        plan = plan._replace(source=_source_parts(database, plan, wanted))
+    elif wanted.profile or wanted.tree:
         raise UsageError("only a build from source has a profile and a source tree")
-    return _from_wheel(database, plan)
+    else:
+        plan = _from_wheel(database, plan)
+    _refuse_foreign_wheels(database, plan)
+    return plan
+
+
+def _pip(database: Database, platform: Platform) -> WheelInput | None:
+    """None: the platform's own takes every wheel."""
+    pip = database.build_tools.pip
+    return None if in_range(platform.pip, pip.versions) else _named(pip.file)
+
+
+def _refuse_foreign_wheels(database: Database, plan: Plan) -> None:
+    """Wheels are pinned for a Python: where an older platform has it, too, they may not start."""
+    for wheel in plan.every_wheel:
+        needed = database.build_tools.glibc_of(wheel.name)
+        if needed and version_key(needed) > version_key(plan.platform.glibc):
+            raise SourceError(
+                f"{wheel.name} does not run on {plan.platform.name}",
+                because=(f"it needs glibc {needed}, the platform has {plan.platform.glibc}",),
+                hint=f"a newer platform than {plan.platform.name}, with --platform",
+            )
 
 
 def _python(database: Database, platform: Platform, resolution: Resolution) -> PlatformPython:
@@ -221,10 +250,7 @@ def _source_parts(database: Database, plan: Plan, wanted: Wanted) -> SourceParts
     profile = _profile(database, plan, wanted.profile)
     toolkit = next(t for t in database.toolkits if t.version == resolution.cuda)
     built = _python_build(database, resolution)
-    # A tree of the distribution's is built with the distribution's own tools, for its own Python.
-    tools = () if profile.archive and built is None else _tools(database, plan)
-    if built is not None and not tools and wanted.until != "toolchain":
-        raise _unpinned_tools(plan)
+    pinned = _pinned_build(database, plan, profile, built)
     return SourceParts(
         profile=profile,
         tree=_local(wanted.tree) if wanted.tree else _tree(database, plan, profile),
@@ -232,8 +258,8 @@ def _source_parts(database: Database, plan: Plan, wanted: Wanted) -> SourceParts
         python=built,
         runfile=_runfile(toolkit) if resolution.cuda_origin == "runfile" else None,
         cudnn=_cudnn(database, plan, wanted.cudnn) if wanted.cudnn else None,
-        tools=tools,
-        imports=_imports(database, plan, tools) if tools else (),
+        tools=_files(database, pinned.tools) if pinned else (),
+        imports=_files(database, pinned.imports) if pinned else (),
         torchvision=_torchvision(database, plan, wanted),
     )
 
@@ -246,15 +272,30 @@ def _python_build(database: Database, resolution: Resolution) -> PythonBuild | N
     return PythonBuild(source, table.packages, options, table.modules)
 
 
-def _unpinned_tools(plan: Plan) -> SourceError:
+def _pinned_build(
+    database: Database, plan: Plan, profile: Profile, built: PythonBuild | None
+) -> PinnedBuild | None:
+    """None: the distribution's own tree, for its own Python, is built with its own tools.
+
+    SourceError where what the build runs is not pinned: an owner must not learn it after hours.
+    """
+    if profile.archive and built is None:
+        return None
+    pinned = find_pinned_build(database, plan.release.version, plan.python.wheel_tag)
+    if plan.until == "toolchain":  # nothing of it runs there
+        return pinned
+    if pinned is None or (built and pinned.distribution):
+        raise _unpinned(plan, pinned)
+    return pinned
+
+
+def _unpinned(plan: Plan, pinned: PinnedBuild | None) -> SourceError:
     torch, python = plan.release.version, plan.python.version
+    missing = f": {', '.join(pinned.distribution)}" if pinned else ""
     return SourceError(
         f"what building torch {torch} on Python {python} runs and imports is not pinned in the"
-        " database yet",
-        because=(
-            f"{plan.platform.name} has no Python {python}: its own numpy is for another one",
-            "an image is built only from files whose sha256 is known",
-        ),
+        f" database yet{missing}",
+        because=("an image is built only from files whose sha256 is known",),
         hint=f"python scripts/pin_build_tools.py {torch}:{plan.python.wheel_tag}  pins them, in a"
         " checkout of envforge",
     )
@@ -279,31 +320,22 @@ def _profile(database: Database, plan: Plan, name: str | None) -> Profile:
     raise UsageError(f"there is no profile {name!r} for {place}", hint=f"there are: {there}")
 
 
-def _tools(database: Database, plan: Plan) -> tuple[WheelInput, ...]:
-    pinned = pinned_tools_of(database, plan.release.version, plan.python.wheel_tag)
-    rows = pinned.packages if pinned else ()
-    return tuple(_wheel_input(row.project, row.version, row.file) for row in rows)
+def _files(database: Database, names: tuple[str, ...]) -> tuple[WheelInput, ...]:
+    return tuple(map(_named, database.pinned_builds.files_of(names)))
 
 
-def _imports(
-    database: Database, plan: Plan, tools: tuple[WheelInput, ...]
-) -> tuple[WheelInput, ...]:
-    """Torch was compiled against some of its tools; the rest is what its own wheel asks for.
-
-    What that wheel takes CUDA from is left out: this one is linked with the toolkit.
-    """
-    kept = {
-        tool.name
-        for tool in build_tools_of(database, plan.release.version, plan.python.version)
-        if tool.at_run_time
-    }
-    compiled = {tool.distribution: tool for tool in tools if tool.distribution in kept}
-    asked = {
-        row.project: _wheel_input(row.project, row.version, row.file)
-        for row in find_requirements(database, plan.release.version, plan.python.wheel_tag)
-        if not row.project.startswith(_CUDA_PROJECTS)
-    }
-    return tuple({**asked, **compiled}.values())
+def _named(file: PinnedWheel) -> WheelInput:
+    """Read project, version and tag from a wheel's name."""
+    project, version, _, tags = parse_wheel_filename(file.name)
+    first = min(tags, key=str)
+    return WheelInput(
+        distribution=project,
+        version=str(version),
+        name=file.name,
+        sha256=file.sha256,
+        size_bytes=file.size_bytes,
+        tag=f"{first.interpreter}-{first.abi}",
+    )
 
 
 def _local(tree: LocalTree) -> SourceTree:

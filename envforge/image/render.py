@@ -90,7 +90,11 @@ def _wheel_files(plan: Plan) -> Files:
         packages=sorted(plan.python.packages),
     )
     files = {"Dockerfile": dockerfile, "requirements.txt": _pinned(plan.wheels)}
-    return files, {f"inputs/wheels/{w.name}": w.sha256 for w in plan.wheels}, ()
+    return files, _wheel_inputs(plan), ()
+
+
+def _wheel_inputs(plan: Plan) -> dict[str, str]:
+    return {f"inputs/wheels/{wheel.name}": wheel.sha256 for wheel in plan.every_wheel}
 
 
 def _pinned(wheels: tuple[WheelInput, ...]) -> bytes:
@@ -123,7 +127,7 @@ def _source_files(plan: Plan) -> Files:
         inputs[f"inputs/{source.runfile.name}"] = source.runfile.sha256
     if source.torchvision:
         inputs[f"inputs/{source.torchvision.name}"] = source.torchvision.sha256
-    inputs.update((f"inputs/wheels/{wheel.name}", wheel.sha256) for wheel in source.wheels)
+    inputs.update(_wheel_inputs(plan))
     dockerfile = _template(
         "source/Dockerfile.j2",
         **_common(plan),
@@ -148,22 +152,30 @@ def _source_files(plan: Plan) -> Files:
     return files, inputs, patches
 
 
-_PIP = (
-    # Isolated: what is unpacked for another Python must not be what this one imports.
-    *("python3", "-I", "-m", "pip", "install"),
-    *("--no-cache-dir", "--no-compile", "--no-deps", "--no-index", "--only-binary", ":all:"),
+_PIP = "/opt/pip"
+"""Where a pip is unpacked that takes the place of the platform's own."""
+_INSTALL = (
+    *("install", "--no-cache-dir", "--no-compile", "--no-deps", "--no-index"),
+    *("--only-binary", ":all:"),
 )
+
+
+def _pip_program(plan: Plan) -> list[str]:
+    """What ``python3`` is given to be pip: a folder with a ``__main__.py`` is a program, too."""
+    return [f"{_PIP}/pip"] if plan.pip else ["-m", "pip"]
 
 
 def _pip(plan: Plan, source: SourceParts) -> list[str]:
     """The words that unpack wheels; pip of one Python is told what another takes."""
-    if "python3" in plan.python.packages:  # it is that Python's own pip, maybe an old one
-        return [*_PIP]
+    # Isolated: what is unpacked for another Python must not be what this one imports.
+    words = ["python3", "-I", *_pip_program(plan), *_INSTALL]
+    if "python3" in plan.python.packages:
+        return words
     interpreter, abi = plan.python.wheel_tag.split("-")
     foreign = ["--implementation", interpreter[:2], "--python-version", plan.python.version]
     tags = ["linux_x86_64", *_platform_tags((*source.tools, *source.imports))]
     platforms = [word for tag in tags for word in ("--platform", tag)]
-    return [*_PIP, *foreign, "--abi", abi, *platforms]
+    return [*words, *foreign, "--abi", abi, *platforms]
 
 
 def _runtime_packages(python: PlatformPython, source: SourceParts) -> list[str]:
@@ -231,7 +243,6 @@ def _build(source: SourceParts) -> dict[str, Any]:
         "tools": bool(source.tools),
         "imports": bool(source.imports),
         "cudnn": f"inputs/wheels/{source.cudnn.name}" if source.cudnn else None,
-        "cudnn_name": source.cudnn.name if source.cudnn else None,
         "prepare": profile.prepare,
         # ninja's name for "whatever is made of this file"
         "probe": [f"/src/{file}^" for file in profile.probe],
@@ -281,6 +292,9 @@ def _common(plan: Plan) -> dict[str, Any]:
         "platform": plan.platform.name,
         "python": plan.python.version,
         "executable": plan.python.executable,
+        "pip_wheel": f"inputs/wheels/{plan.pip.name}" if plan.pip else None,
+        "pip_folder": _PIP,
+        "pip_program": _pip_program(plan),
     }
 
 
