@@ -231,6 +231,16 @@ def wheel_input_faults(case: dict, files: dict, got: dict, torch: str) -> list[s
     return found + installer_faults(platform, torch, wheels)
 
 
+def newer_pip_faults(name: str, commands: str) -> list[str]:
+    """It is unpacked, and nothing is installed by another."""
+    mount = rf"source=inputs/wheels/{re.escape(name)},target=(\S+)"
+    unpacked = re.search(rf"{mount} python3 -I -m zipfile -e \1 (\S+)", commands)
+    programs = set(re.findall(r"python3 (?:-I )?(-m pip|\S+) install --no", commands))
+    if unpacked and programs == {f"{unpacked[2]}/pip"}:
+        return []
+    return ["the newer pip is not what installs"]
+
+
 def installer_faults(platform: dict, commands: str, wheels: dict[str, str]) -> list[str]:
     """Every wheel starts on the platform's glibc, and is of a tag that whatever installs it knows."""
     found = []
@@ -239,12 +249,7 @@ def installer_faults(platform: dict, commands: str, wheels: dict[str, str]) -> l
         if all(compare(glibc_of(tag), platform["glibc"]) > 0 for tag in tags):
             found.append(f"{name} needs a newer glibc")
         if name.startswith("pip-"):
-            unpacked = rf"source=inputs/wheels/{re.escape(name)},target=(\S+) python3 -I -m zipfile -e \1 (\S+)"
-            where = re.search(unpacked, commands)
-            if not where or set(re.findall(r"python3 (?:-I )?(.*?) install --no", commands)) != {
-                f"{where[2]}/pip"
-            }:
-                found.append("the newer pip is not what installs")
+            found += newer_pip_faults(name, commands)
         elif "-m pip install" in commands and not any(takes(platform["pip"], tag) for tag in tags):
             found.append(f"the platform's own pip refuses {name}")
     return found
