@@ -37,16 +37,18 @@ from envforge.capability import load as database_load
 from envforge.capability.build_tools import BuildTool, build_tools_of
 from envforge.capability.database import Database
 from envforge.capability.lookup import Card, find_card
-from envforge.capability.models import in_range
+from envforge.capability.models import PlatformPython, in_range
+from envforge.capability.pythons import PythonSource
 from envforge.errors import UnknownName
-from envforge.resolver import Request
+from envforge.resolver import Request, Resolution
 from envforge.resolver.candidates import candidates, searches
+from envforge.resolver.model import PythonOrigin
 
 TARGET = database_load.DATA / "pinned_builds.yaml"
 AT_ONCE = 16
 CUDA = ("cuda-", "nvidia-", "triton")
 """What a published wheel takes CUDA from: a build from source is linked with the toolkit."""
-ORIGINS = ("distribution", "source")
+ORIGINS: tuple[PythonOrigin, ...] = ("distribution", "source")
 
 
 def pin(database: Database, torch: str, tag: str) -> dict[str, Any]:
@@ -128,7 +130,7 @@ def fitting(tool: BuildTool, is_before: Any) -> Any:
 
 
 def version_of(file: dict[str, Any]) -> str:
-    return file["filename"].split("-")[1]
+    return str(file["filename"].split("-")[1])
 
 
 def reachable(database: Database) -> set[tuple[str, str]]:
@@ -150,10 +152,9 @@ def cards(database: Database) -> Iterator[Card]:
             continue
 
 
-def tag_of(database: Database, resolution: Any) -> str:
-    if resolution.python_origin == "source":
-        pythons: Iterable[Any] = database.pythons.versions
-    else:
+def tag_of(database: Database, resolution: Resolution) -> str:
+    pythons: Iterable[PythonSource | PlatformPython] = database.pythons.versions
+    if resolution.python_origin == "distribution":
         named = (row for row in database.platforms if row.name == resolution.platform)
         pythons = next(named).pythons
     return next(row.wheel_tag for row in pythons if row.version == resolution.python)
@@ -185,7 +186,8 @@ def main(arguments: list[str]) -> None:
     database = database_load.load()
     table = plain(database.pinned_builds, head=True)
     builds = {(row["torch"], row["tag"]): row for row in table.get("builds", ())}
-    pairs = [tuple(pair.split(":")) for pair in arguments if pair != "--missing"]
+    named = (pair.partition(":") for pair in arguments if pair != "--missing")
+    pairs = [(torch, tag) for torch, _, tag in named]
     if "--missing" in arguments:
         pairs += sorted(reachable(database) - set(builds))
     with ThreadPoolExecutor(AT_ONCE) as pool:

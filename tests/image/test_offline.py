@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -55,7 +56,8 @@ def mirrored(engine, tmp_path_factory):
     assert created.returncode == 0, created.stderr
     assert json.loads(created.stdout)["name"] == load_lock(folder / "envforge.lock").plan
     assert not [tag for tag in tags(engine) if tag.startswith("envforge/recording")]
-    return folder
+    yield folder
+    shutil.rmtree(folder)
 
 
 def tags(engine) -> list[str]:
