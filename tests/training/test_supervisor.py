@@ -117,6 +117,17 @@ def test_every_habit_is_seen_through(toy_job, events, habit, end):
     assert (record.state, record.last.reason, record.last.exit_code) == end
 
 
+@pytest.mark.parametrize(("habit", "state"), [("odd-exit", "FAILED"), ("good", "SUCCEEDED")])
+def test_where_a_recipe_asks_for_the_exit_code_too_another_is_no_success(
+    toy_job, events, habit, state
+):
+    record = train(toy_job(habit, exit_code=0), events)
+    assert record.state == state
+    if state == "FAILED":
+        assert record.last.reason == "crash"
+        assert record.last.because[-1] == "a success ends with exit code 0"
+
+
 def test_the_log_has_every_line_and_grows_by_attempts(toy_job, events):
     job = toy_job("quits")
     train(job, events)
