@@ -20,6 +20,7 @@ from envforge.errors import Unsatisfiable
 from envforge.report import sentences
 from envforge.report.conflict import conflict_json
 from envforge.resolver import Request, explain, resolve, routes
+from envforge.resolver.ground import Terrain
 from envforge.resolver.model import Candidate
 from envforge.values import ComputeCapability, DeviceCode, best_support, version_key
 
@@ -201,7 +202,7 @@ def walk(request: Request) -> list[Candidate]:
     """The resolver's own walk."""
     from envforge.resolver import _space  # noqa: PLC0415
 
-    return list(_space(DATABASE, request))
+    return list(_space(Terrain(DATABASE), request))
 
 
 def walked(request: Request) -> list[set[str]]:
@@ -311,3 +312,14 @@ def test_a_card_gets_an_answer_or_reasons(card, release):
 def test_a_branch_that_is_left_says_which_rule_it_broke(card, release, route):
     for candidate in walk(Request(card=card, torch=release, route=route)):
         assert candidate.broken or candidate.resolution.support != "none"
+
+
+@given(requests)
+@settings(max_examples=60, deadline=None)
+def test_the_quick_look_leaves_out_nothing_that_the_whole_walk_finds(request):
+    whole = [candidate.resolution for candidate in walk(request) if not candidate.broken]
+    if whole:
+        assert resolve(DATABASE, request) == whole[0]
+    else:
+        with pytest.raises(Unsatisfiable):
+            resolve(DATABASE, request)

@@ -105,6 +105,11 @@ class Database(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return found
 
     @cached_property
+    def driver_floors(self) -> dict[str, str | None]:
+        """CUDA -> the oldest driver it starts on, as far as ``lookup.driver_floor`` was asked."""
+        return {}
+
+    @cached_property
     def devices(self) -> Mapping[str, Device]:
         """PCI id -> device."""
         return Devices(self.device_table)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from envforge.capability.database import Database
@@ -214,11 +215,13 @@ def find_platform(database: Database, name: str) -> Platform:
     raise UnknownName("platform", name, hint=f"known platforms: {known}")
 
 
+@lru_cache(maxsize=64)
 def matcher(option: str, spec: str | None) -> Callable[[str], bool]:
     """Turn a version request into a predicate.
 
-    None accepts all; ``10.1`` accepts 10.1 and 10.1.243; ``>=1.8,<2`` is read as pip reads it.
-    UsageError for anything that is neither.
+    None accepts all; ``10.1`` accepts 10.1 and 10.1.243; ``>=1.8,<2`` is read as pip reads it, once
+    for each version: an explanation asks the same ones many times. UsageError for anything that is
+    neither.
     """
     if spec is None:
         return lambda _version: True
@@ -241,7 +244,7 @@ def _pip_matcher(option: str, spec: str) -> Callable[[str], bool]:
             f"{option}: {spec[:_LONGEST]!r} is not a version",
             hint=f"write it as pip does: {option} '>=1.8,<2'",
         ) from None
-    return accepted.contains
+    return cache(accepted.contains)
 
 
 def install_of(database: Database, torch: str) -> VariantInstall:
@@ -290,6 +293,13 @@ def driver_floor(database: Database, cuda: str) -> str | None:
 
     Minor-version compatibility counts (11.x from 450.80.02): it covers programs that carry SASS.
     """
+    known = database.driver_floors
+    if cuda not in known:
+        known[cuda] = _driver_floor(database, cuda)
+    return known[cuda]
+
+
+def _driver_floor(database: Database, cuda: str) -> str | None:
     floors = [
         floor
         for row in toolkits_of(database, cuda)

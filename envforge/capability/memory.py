@@ -1,6 +1,7 @@
-"""With how much memory a card was sold. Decoded on demand: few questions need it."""
+"""With how much memory a card was sold. Decoded on demand: few questions need it.
 
-from __future__ import annotations
+Annotations are native, as in :mod:`envforge.capability.models`.
+"""
 
 import msgspec
 

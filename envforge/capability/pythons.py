@@ -1,6 +1,7 @@
-"""CPython's own sources, for platforms whose archive has not the Python. Decoded on demand."""
+"""CPython's own sources, for platforms whose archive has not the Python. Decoded on demand.
 
-from __future__ import annotations
+Annotations are native, as in :mod:`envforge.capability.models`.
+"""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -48,12 +49,12 @@ class PythonTable(Fact, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """In the order they are tried."""
 
 
-def python_source_of(database: Database, version: str) -> PythonSource:
+def python_source_of(database: "Database", version: str) -> PythonSource:
     """Return the sources of ``3.9``; the resolver names none that are not in the data."""
     return next(row for row in database.pythons.versions if row.version == version)
 
 
-def built_python(database: Database, source: PythonSource) -> PlatformPython:
+def built_python(database: "Database", source: PythonSource) -> PlatformPython:
     """Describe what its build makes, as a platform describes a Python of its archive."""
     return PlatformPython(
         version=source.version,

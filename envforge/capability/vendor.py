@@ -1,9 +1,8 @@
 """NVIDIA's libraries beside the toolkit: cuDNN by version, and what machine code was measured.
 
-Decoded on demand (:class:`envforge.capability.models.Database`): few questions need them.
+Decoded on demand (:class:`envforge.capability.database.Database`): few questions need them.
+Annotations are native, as in :mod:`envforge.capability.models`.
 """
-
-from __future__ import annotations
 
 import msgspec
 

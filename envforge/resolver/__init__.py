@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from envforge.capability.database import Database
 from envforge.capability.lookup import find_platform, matcher, pip_arguments, releases_matching
 from envforge.capability.models import in_range
 from envforge.errors import Unsatisfiable
-from envforge.resolver.candidates import Search, candidates, searches
+from envforge.resolver.candidates import Search, candidates, possible, searches
+from envforge.resolver.ground import Terrain
 from envforge.resolver.model import (
     PYTHON_ORIGINS,
     ROUTES,
@@ -66,18 +67,17 @@ def resolve(database: Database, request: Request) -> Resolution:
     UnknownName when no known release fits ``request.torch``.
     """
     _refuse_unknown(database, request)
-    space = []
-    for candidate in _space(database, request):
-        if not candidate.broken:
-            return candidate.resolution
-        space.append(candidate)
-    raise Unsatisfiable("nothing fits this request", _conflict(database, request, space))
+    terrain = Terrain(database)
+    found = _cheapest(terrain, request)
+    if found is None:
+        raise Unsatisfiable("nothing fits this request", _explain(terrain, request))
+    return found
 
 
 def routes(database: Database, request: Request) -> list[Resolution]:
     """Return the newest release of every route that fits, cheapest route first."""
     _refuse_unknown(database, request)
-    asked = tuple(searches(database, request))
+    asked = tuple(searches(Terrain(database), request))
     found = [_newest(asked, route) for route in _routes(request)]
     return [resolution for resolution in found if resolution is not None]
 
@@ -85,7 +85,7 @@ def routes(database: Database, request: Request) -> list[Resolution]:
 def all_routes(database: Database, request: Request) -> list[Resolution]:
     """Return every release of every route that fits: cheapest route first, newest release first."""
     _refuse_unknown(database, request)
-    asked = tuple(searches(database, request))
+    asked = tuple(searches(Terrain(database), request))
     return [
         found
         for route in _routes(request)
@@ -96,8 +96,12 @@ def all_routes(database: Database, request: Request) -> list[Resolution]:
 
 def cpu_route(database: Database, request: Request) -> Resolution | None:
     """Return what is left without the card, or None."""
+    return _on_the_cpu(Terrain(database), request)
+
+
+def _on_the_cpu(terrain: Terrain, request: Request) -> Resolution | None:
     cardless = request._replace(card=None, route=None, cuda=None)
-    return _newest(searches(database, cardless), "cpu")
+    return _newest(tuple(searches(terrain, cardless)), "cpu")
 
 
 def _refuse_unknown(database: Database, request: Request) -> None:
@@ -116,15 +120,15 @@ def _routes(request: Request) -> Iterator[RouteKind]:
             yield route
 
 
-def _cheapest(database: Database, request: Request) -> Resolution | None:
-    possible = (found for found in _space(database, request) if not found.broken)
-    return next((found.resolution for found in possible), None)
+def _cheapest(terrain: Terrain, request: Request) -> Resolution | None:
+    asked = tuple(searches(terrain, request))
+    found = (_newest(asked, route) for route in _routes(request))
+    return next((resolution for resolution in found if resolution is not None), None)
 
 
-def _newest(asked: Iterable[Search], route: RouteKind) -> Resolution | None:
-    searched = tuple(asked)
+def _newest(asked: Sequence[Search], route: RouteKind) -> Resolution | None:
     for origin in PYTHON_ORIGINS:
-        for search in searched:
+        for search in asked:
             found = _first(search, route, origin)
             if found is not None:
                 return found
@@ -132,8 +136,7 @@ def _newest(asked: Iterable[Search], route: RouteKind) -> Resolution | None:
 
 
 def _first(search: Search, route: RouteKind, origin: PythonOrigin) -> Resolution | None:
-    possible = (found for found in candidates(search, route, origin) if not found.broken)
-    return next((found.resolution for found in possible), None)
+    return next((found.resolution for found in possible(search, route, origin)), None)
 
 
 def _any_origin(search: Search, route: RouteKind) -> Resolution | None:
@@ -143,18 +146,19 @@ def _any_origin(search: Search, route: RouteKind) -> Resolution | None:
 
 def explain(database: Database, request: Request) -> Conflict:
     """Say why nothing fits: walk the whole space and reduce the rules to a minimal set."""
-    return _conflict(database, request, list(_space(database, request)))
+    return _explain(Terrain(database), request)
 
 
-def _conflict(database: Database, request: Request, space: Sequence[Candidate]) -> Conflict:
+def _explain(terrain: Terrain, request: Request) -> Conflict:
+    space = list(_space(terrain, request))
     sets = {frozenset(rule.id for rule in candidate.broken) for candidate in space}
     by_id = {rule.id: rule for candidate in space for rule in candidate.broken}
     minimal = _minimal(sets, sorted(by_id.values(), key=_deletion_order))
     return Conflict(
         request=request,
         rules=tuple(by_id[id_] for id_ in minimal),
-        toolkits=_toolkits(database, request),
-        relaxations=tuple(_relaxations(database, request)),
+        toolkits=_toolkits(terrain.database, request),
+        relaxations=tuple(_relaxations(terrain, request)),
         considered=len(space),
     )
 
@@ -164,7 +168,7 @@ def rejections(database: Database, request: Request) -> tuple[Rejection, ...]:
     _refuse_unknown(database, request)
     rules: dict[str, Broken] = {}
     counts: Counter[str] = Counter()
-    for candidate in _space(database, request):
+    for candidate in _space(Terrain(database), request):
         for rule in candidate.broken:
             rules[rule.id] = rule
             counts[rule.id] += 1
@@ -188,12 +192,12 @@ def _toolkits(database: Database, request: Request) -> Toolkits | None:
     )
 
 
-def _space(database: Database, request: Request) -> Iterator[Candidate]:
+def _space(terrain: Terrain, request: Request) -> Iterator[Candidate]:
     """Walk it in the order of preference: cheapest route first, newest release first.
 
     A Python built from source comes after every plan with one of a distribution.
     """
-    asked = tuple(searches(database, request))
+    asked = tuple(searches(terrain, request))
     for route in _routes(request):
         for origin in PYTHON_ORIGINS:
             for search in asked:
@@ -218,19 +222,19 @@ def _minimal(sets: set[frozenset[str]], rules: list[Broken]) -> list[str]:
     return kept
 
 
-def _relaxations(database: Database, request: Request) -> Iterator[Relaxation]:
+def _relaxations(terrain: Terrain, request: Request) -> Iterator[Relaxation]:
     """For each part of the request: what the request without it gives."""
     for part in _DROPPABLE:
         if getattr(request, part) is None:
             continue
         relaxed = Request(**{**request._asdict(), part: None})
-        found = _cheapest(database, relaxed)
+        found = _cheapest(terrain, relaxed)
         if found is not None:
-            yield _relaxation(database, part, found)
+            yield _relaxation(terrain.database, part, found)
     if request.card is not None:
-        left = cpu_route(database, request._replace(platform=None, python=None))
+        left = _on_the_cpu(terrain, request._replace(platform=None, python=None))
         if left is not None:
-            yield _relaxation(database, "gpu", left)
+            yield _relaxation(terrain.database, "gpu", left)
 
 
 def _relaxation(database: Database, drop: str, gives: Resolution) -> Relaxation:

@@ -12,11 +12,10 @@ from functools import cached_property
 
 from msgspec.structs import replace
 
-from envforge.capability.database import Database
 from envforge.capability.lookup import conda_risks, install_of, releases_matching, wheel_risks
 from envforge.capability.models import CondaBuild, DistributionBuild, TorchRelease, Wheel
 from envforge.resolver import lifts, rules
-from envforge.resolver.ground import Ground, Place
+from envforge.resolver.ground import Ground, Place, Terrain
 from envforge.resolver.model import (
     Broken,
     Candidate,
@@ -61,10 +60,10 @@ class Search:
         return rules.release_python(self.release, self.ground.built_pythons)
 
 
-def searches(database: Database, request: Request) -> Iterator[Search]:
+def searches(terrain: Terrain, request: Request) -> Iterator[Search]:
     """Yield a search of each release that fits, newest first; UnknownName when none does."""
-    ground = Ground(database, request)
-    for release in releases_matching(database, request.torch):
+    ground = Ground(terrain, request)
+    for release in releases_matching(terrain.database, request.torch):
         yield Search(ground, release)
 
 
@@ -91,6 +90,30 @@ def candidates(
         yield from _source(search)
     else:
         yield from _cpu(search)
+
+
+def possible(
+    search: Search, route: RouteKind, python_origin: PythonOrigin = "distribution"
+) -> Iterator[Candidate]:
+    """Yield those candidates that break no rule, best first.
+
+    Most releases are nowhere near any: that is seen before the walk that could explain each branch.
+    """
+    if route != "source" or _may_compile(search):
+        yield from (found for found in candidates(search, route, python_origin) if not found.broken)
+
+
+def _may_compile(search: Search) -> bool:
+    """Tell whether a toolkit, a host compiler and a Python are left, maybe on several platforms."""
+    ground = search.ground
+    if ground.unserved or not any(
+        toolkit not in search.refused_cuda and gcc not in search.refused_gcc
+        for toolkit, gcc in ground.pairings
+    ):
+        return False
+    return any(python not in search.refused_pythons for python in ground.versions_of_python) or any(
+        python not in search.refused_built_pythons for python in ground.built_pythons
+    )
 
 
 def _wheels_of(search: Search, route: RouteKind) -> Iterator[Wheel]:
@@ -271,7 +294,7 @@ def _source_with_built_python(search: Search) -> Iterator[Candidate]:
         Candidate(_built(search, place, gcc, python, "source"), place.refuses_built(python))
         for place in _preferred(search, compiling)
         if not place.broken
-        for gcc, refused in place.compilers
+        for gcc, refused in search.ground.compilers_of(place)
         if not (refused or search.refused_gcc.get(gcc))
         for python in search.ground.built_pythons
         if python not in search.refused_built_pythons and not place.has_python(python)
@@ -320,6 +343,8 @@ def _preferred(search: Search, compiling: set[str]) -> list[Place]:
     recommended = search.release.source_build.recommended_cuda
     rank = {version: known for known, version in enumerate(recommended)}
     places = [place for place in search.ground.places if place.toolkit.version in compiling]
+    if compiling.isdisjoint(rank):
+        return places
     return sorted(places, key=lambda place: rank.get(place.toolkit.version, len(rank)))
 
 
@@ -327,7 +352,7 @@ def _compiled(search: Search, place: Place) -> Iterator[Candidate]:
     if place.broken:
         yield search.left(place.broken)
         return
-    for gcc, refused in place.compilers:
+    for gcc, refused in search.ground.compilers_of(place):
         if broken := refused + search.refused_gcc.get(gcc, ()):
             yield search.left(broken)
         else:

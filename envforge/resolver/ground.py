@@ -13,11 +13,34 @@ from envforge.resolver.model import Broken, Request
 from envforge.values import version_key
 
 
+class Terrain:
+    """What all requests stand on: an explanation asks several."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self._places: dict[str, tuple[Place, ...]] = {}
+
+    def places(self, toolkit: CudaToolkit) -> tuple[Place, ...]:
+        """Every platform that can have the toolkit, in the order of the data."""
+        found = self._places.get(toolkit.version)
+        if found is None:
+            found = self._places[toolkit.version] = tuple(self._found(toolkit))
+        return found
+
+    def _found(self, toolkit: CudaToolkit) -> Iterator[Place]:
+        for rank, platform in enumerate(self.database.platforms):
+            if platform.cuda is not None and platform.cuda.version == toolkit.version:
+                yield Place(self.database, rank, platform, toolkit, "distribution")
+            if toolkit.runfile is not None:
+                yield Place(self.database, rank, platform, toolkit, "runfile")
+
+
 class Ground:
     """A request without its release."""
 
-    def __init__(self, database: Database, request: Request) -> None:
-        self.database = database
+    def __init__(self, terrain: Terrain, request: Request) -> None:
+        self.terrain = terrain
+        self.database = terrain.database
         self.request = request
         self.accepts_cuda = matcher("--cuda", request.cuda)
         self.accepts_gcc = matcher("--gcc", request.gcc)
@@ -92,27 +115,56 @@ class Ground:
         return frozenset(filter(self.accepts_gcc, found))
 
     @cached_property
+    def compiling(self) -> frozenset[str]:
+        """Toolkits that compile for the card, and whose programs the driver starts."""
+        return frozenset(
+            toolkit
+            for toolkit in self.toolkits
+            if toolkit not in self.nvcc and not self.driver(toolkit)
+        )
+
+    @cached_property
+    def pairings(self) -> frozenset[tuple[str, str]]:
+        """Those toolkits, each with every host compiler beside which some platform has it.
+
+        A platform without a Python that is asked for has none of them.
+        """
+        with_python = {platform.name for platform, _ in self.pythons}
+        return frozenset(
+            (place.toolkit.version, gcc)
+            for place in self.places
+            if place.toolkit.version in self.compiling
+            and (self.built_pythons or place.platform.name in with_python)
+            and not place.broken
+            for gcc, refused in self.compilers_of(place)
+            if not refused
+        )
+
+    @cached_property
     def places(self) -> tuple[Place, ...]:
         """Every platform with every toolkit that compiles for the card, best first."""
+        asked = self.request.platform
         compiling = [row for row in self.toolkits.values() if row.version not in self.nvcc]
-        found = [place for toolkit in compiling for place in self._places(toolkit)]
+        found = [
+            place
+            for toolkit in compiling
+            for place in self.terrain.places(toolkit)
+            if asked in (None, place.platform.name)
+        ]
         return tuple(sorted(found, key=lambda place: place.preference))
 
-    def _places(self, toolkit: CudaToolkit) -> Iterator[Place]:
-        for rank, platform in enumerate(self.platforms):
-            if platform.cuda is not None and platform.cuda.version == toolkit.version:
-                yield Place(self, rank, platform, toolkit, "distribution")
-            if toolkit.runfile is not None:
-                yield Place(self, rank, platform, toolkit, "runfile")
+    def compilers_of(self, place: Place) -> Iterator[tuple[str, tuple[Broken, ...]]]:
+        """Yield the place's host compilers that are asked for."""
+        return (pair for pair in place.compilers if pair[0] in self.compilers)
 
 
 class Place:
     """A platform with a toolkit on it."""
 
     def __init__(
-        self, ground: Ground, rank: int, platform: Platform, toolkit: CudaToolkit, origin: str
+        self, database: Database, rank: int, platform: Platform, toolkit: CudaToolkit, origin: str
     ) -> None:
-        self.ground = ground
+        self.database = database
         self.platform = platform
         self.toolkit = toolkit
         self.origin = origin
@@ -128,7 +180,7 @@ class Place:
         """Tell what the platform's libraries have against building that Python."""
         axes = {"route": "source", "python_origin": "source", "python": version}
         axes["platform"] = self.platform.name
-        return tuple(rules.general(self.ground.database, axes))
+        return tuple(rules.general(self.database, axes))
 
     @cached_property
     def broken(self) -> tuple[Broken, ...]:
@@ -139,7 +191,7 @@ class Place:
             "platform": self.platform.name,
             "glibc": self.platform.glibc,
         }
-        return tuple(rules.general(self.ground.database, axes))
+        return tuple(rules.general(self.database, axes))
 
     @cached_property
     def compilers(self) -> tuple[tuple[str, tuple[Broken, ...]], ...]:
@@ -147,8 +199,7 @@ class Place:
 
         The one the distribution pairs with its own CUDA comes first.
         """
-        here = [compiler.version for compiler in self.platform.compilers]
-        versions = [version for version in here if version in self.ground.compilers]
+        versions = [compiler.version for compiler in self.platform.compilers]
         if self.origin == "distribution" and self.platform.cuda is not None:
             own = self.platform.cuda.gcc
             versions.sort(key=lambda version: version != own)

@@ -235,7 +235,7 @@ def wheel_platform(wheel: Wheel, platform: Platform, wheel_tag: str) -> Iterator
 def general(database: Database, axes: Mapping[str, str]) -> Iterator[Broken]:
     """The constraints of ``rules.yaml`` that speak of exactly these axes."""
     for rule in database.rules:
-        if not (set(rule.when) | set(rule.require)) <= set(axes):
+        if not (rule.when.keys() <= axes.keys() and rule.require.keys() <= axes.keys()):
             continue
         if not all(_holds(axes[axis], bounds) for axis, bounds in rule.when.items()):
             continue
