@@ -155,9 +155,23 @@ def _read(path: Path) -> str:
 
 
 def to_json(value: Any) -> str:
-    """Canonical JSON: sorted keys, two spaces, final newline. The same value, the same bytes."""
-    encoded = msgspec.json.encode(value, order="sorted")
+    r"""Canonical JSON: sorted keys, two spaces, final newline. The same value, the same bytes.
+
+    A byte of a name that is no UTF-8 stands in it as ``\xff``: JSON has no other way to say it.
+    """
+    try:
+        encoded = msgspec.json.encode(value, order="sorted")
+    except UnicodeEncodeError:
+        encoded = msgspec.json.encode(_sayable(msgspec.to_builtins(value)), order="sorted")
     return msgspec.json.format(encoded, indent=2).decode() + "\n"
+
+
+def _sayable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    if isinstance(value, dict):
+        return {_sayable(key): _sayable(each) for key, each in value.items()}
+    return [_sayable(each) for each in value] if isinstance(value, (list, tuple)) else value
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -52,6 +54,13 @@ def test_any_text_is_read_or_refused_never_a_traceback(text):
 
 def test_the_same_value_gives_the_same_bytes():
     assert documents.to_json({"b": 1, "a": [2]}) == '{\n  "a": [\n    2\n  ],\n  "b": 1\n}\n'
+
+
+def test_a_name_that_is_no_utf_8_is_said_in_json():
+    name = os.fsdecode(b"caf\xe9")
+    assert documents.to_json({"files": [{"path": name}], name: 1}) == (
+        '{\n  "caf\\\\xe9": 1,\n  "files": [\n    {\n      "path": "caf\\\\xe9"\n    }\n  ]\n}\n'
+    )
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):

@@ -96,6 +96,9 @@ def _converted(error: BaseException, arguments: list[str]) -> EnvforgeError:
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
         # any path of any option: no door could convert it without asking at each of its uses
         return UsageError("a name is longer than file systems take", because=(str(error)[:200],))
+    if isinstance(error, UnicodeEncodeError) and error.reason == "surrogates not allowed":
+        # bytes that are no UTF-8, which come from names only, where one must be sent or written
+        return UsageError("a name is no UTF-8", because=(ascii(error.object)[:200],))
     if isinstance(error, OSError) and DiskFull.is_told_by(error):
         return DiskFull.here(str(error), *_full_places(arguments))
     if isinstance(error, OSError) and error.errno in _CLOSED and error.filename:
