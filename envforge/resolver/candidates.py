@@ -169,10 +169,11 @@ def _placed(search: Search, wheel: Wheel, resolution: Resolution) -> Iterator[Ca
         yield from _unplaced(search, wheel, resolution)
         return
     for platform, python in search.ground.pythons:
+        if broken := tuple(rules.wheel_platform(wheel, platform, python.wheel_tag)):
+            yield search.left(broken)
+            continue
         place = {"platform": platform.name, "python": python.version}
-        placed = replace(resolution, **place, python_origin="distribution")
-        broken = rules.wheel_platform(wheel, platform, python.wheel_tag)
-        yield Candidate(placed, tuple(broken))
+        yield Candidate(replace(resolution, **place, python_origin="distribution"), ())
 
 
 def _unplaced(search: Search, wheel: Wheel, resolution: Resolution) -> Iterator[Candidate]:

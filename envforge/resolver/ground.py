@@ -46,6 +46,7 @@ class Ground:
         self.accepts_gcc = matcher("--gcc", request.gcc)
         self.accepts_python = matcher("--python", request.python)
         self._drivers: dict[str, tuple[Broken, ...]] = {}
+        self._compilers: dict[Place, tuple[tuple[str, tuple[Broken, ...]], ...]] = {}
 
     @property
     def card(self) -> Card:
@@ -142,20 +143,27 @@ class Ground:
 
     @cached_property
     def places(self) -> tuple[Place, ...]:
-        """Every platform with every toolkit that compiles for the card, best first."""
+        """Every platform with every toolkit that compiles for the card, best first.
+
+        One without a compiler that is asked for has nothing to say.
+        """
         asked = self.request.platform
         compiling = [row for row in self.toolkits.values() if row.version not in self.nvcc]
         found = [
             place
             for toolkit in compiling
             for place in self.terrain.places(toolkit)
-            if asked in (None, place.platform.name)
+            if asked in (None, place.platform.name) and (place.broken or self.compilers_of(place))
         ]
         return tuple(sorted(found, key=lambda place: place.preference))
 
-    def compilers_of(self, place: Place) -> Iterator[tuple[str, tuple[Broken, ...]]]:
-        """Yield the place's host compilers that are asked for."""
-        return (pair for pair in place.compilers if pair[0] in self.compilers)
+    def compilers_of(self, place: Place) -> tuple[tuple[str, tuple[Broken, ...]], ...]:
+        """Return the place's host compilers that are asked for."""
+        found = self._compilers.get(place)
+        if found is None:
+            asked = (pair for pair in place.compilers if pair[0] in self.compilers)
+            found = self._compilers[place] = tuple(asked)
+        return found
 
 
 class Place:

@@ -184,11 +184,12 @@ def test_a_driver_that_dropped_the_card_is_named_with_the_last_branch(capsys, mo
     assert finding["facts"]["last_branch"] == "470"
 
 
-def test_a_name_that_is_no_utf_8_is_refused_where_it_must_be_sent(capsys, monkeypatch, tmp_path):
-    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/no-engine")
-    name = os.fsdecode(b"caf\xe9")
-    code, _, err = call(capsys, "check", "--gpu", "gtx760", "--installed", f"image:{name}")
-    assert (code, err.splitlines()[0]) == (2, "error: usage: a name is no UTF-8")
+def test_a_name_that_is_no_utf_8_is_refused_where_it_must_be_sent():
+    with pytest.raises(UnicodeEncodeError) as caught:
+        os.fsdecode(b"caf\xe9").encode()
+    refused = cli._converted(caught.value)
+    assert (refused.exit_code, refused.what) == (2, "a name is no UTF-8")
+    assert refused.because == (r"'caf\udce9'",)
 
 
 def test_an_unexpected_fault_ends_with_exit_1_and_a_log(capsys, monkeypatch, tmp_path):
