@@ -42,6 +42,7 @@ from envforge.capability.pythons import PythonSource
 from envforge.errors import UnknownName
 from envforge.resolver import Request, Resolution
 from envforge.resolver.candidates import candidates, searches
+from envforge.resolver.ground import Terrain
 from envforge.resolver.model import PythonOrigin
 
 TARGET = database_load.DATA / "pinned_builds.yaml"
@@ -137,7 +138,7 @@ def reachable(database: Database) -> set[tuple[str, str]]:
     """Every release and Python tag that a build from source can be asked for with."""
     pairs = set()
     for card in cards(database):
-        for search in searches(database, Request(card=card, route="source", placed=True)):
+        for search in searches(Terrain(database), Request(card=card, route="source", placed=True)):
             for origin in ORIGINS:
                 found = (c for c in candidates(search, "source", origin) if not c.broken)
                 pairs |= {(c.resolution.torch, tag_of(database, c.resolution)) for c in found}

@@ -93,21 +93,26 @@ def _converted(error: BaseException, arguments: list[str]) -> EnvforgeError:
         return error
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
         return Interrupted("interrupted")
-    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
-        # any path of any option: no door could convert it without asking at each of its uses
-        return UsageError("a name is longer than file systems take", because=(str(error)[:200],))
     if isinstance(error, UnicodeEncodeError) and error.reason == "surrogates not allowed":
         # bytes that are no UTF-8, which come from names only, where one must be sent or written
         return UsageError("a name is no UTF-8", because=(ascii(error.object)[:200],))
-    if isinstance(error, OSError) and DiskFull.is_told_by(error):
+    told = _told_by_system(error, arguments) if isinstance(error, OSError) else None
+    return told or _bug(error)
+
+
+def _told_by_system(error: OSError, arguments: list[str]) -> EnvforgeError | None:
+    if error.errno == errno.ENAMETOOLONG:
+        # any path of any option: no door could convert it without asking at each of its uses
+        return UsageError("a name is longer than file systems take", because=(str(error)[:200],))
+    if DiskFull.is_told_by(error):
         return DiskFull.here(str(error), *_full_places(arguments))
-    if isinstance(error, OSError) and error.errno in _CLOSED and error.filename:
+    if error.errno in _CLOSED and error.filename:
         return UsageError(
             f"{error.filename} cannot be used",
             because=(str(error.strerror),),
             hint="other places: the options of the command, XDG_CACHE_HOME, XDG_STATE_HOME, TMPDIR",
         )
-    return _bug(error)
+    return None
 
 
 def _full_places(arguments: list[str]) -> tuple[str, ...]:

@@ -187,7 +187,7 @@ def test_a_driver_that_dropped_the_card_is_named_with_the_last_branch(capsys, mo
 def test_a_name_that_is_no_utf_8_is_refused_where_it_must_be_sent():
     with pytest.raises(UnicodeEncodeError) as caught:
         os.fsdecode(b"caf\xe9").encode()
-    refused = cli._converted(caught.value)
+    refused = cli._converted(caught.value, [])
     assert (refused.exit_code, refused.what) == (2, "a name is no UTF-8")
     assert refused.because == (r"'caf\udce9'",)
 
