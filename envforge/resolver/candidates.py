@@ -106,7 +106,9 @@ def possible(
 def _may_compile(search: Search) -> bool:
     """Tell whether a toolkit, a host compiler and a Python are left, maybe on several platforms."""
     ground = search.ground
-    if ground.unserved or not any(
+    if ground.unserved or ground.compiling <= search.refused_cuda.keys():
+        return False
+    if ground.is_narrow and not any(
         toolkit not in search.refused_cuda and gcc not in search.refused_gcc
         for toolkit, gcc in ground.pairings
     ):

@@ -115,6 +115,11 @@ class Ground:
         found = {compiler.version for row in self.platforms for compiler in row.compilers}
         return frozenset(filter(self.accepts_gcc, found))
 
+    @property
+    def is_narrow(self) -> bool:
+        """Host compilers or platforms were chosen: only then is it worth looking at each place."""
+        return bool(self.request.gcc or self.request.platform)
+
     @cached_property
     def compiling(self) -> frozenset[str]:
         """Toolkits that compile for the card, and whose programs the driver starts."""
@@ -153,7 +158,8 @@ class Ground:
             place
             for toolkit in compiling
             for place in self.terrain.places(toolkit)
-            if asked in (None, place.platform.name) and (place.broken or self.compilers_of(place))
+            if asked in (None, place.platform.name)
+            and (not self.is_narrow or place.broken or self.compilers_of(place))
         ]
         return tuple(sorted(found, key=lambda place: place.preference))
 
