@@ -34,10 +34,13 @@ def operator(kind, name=None):
 
 
 class Maker(object):
-    """Inputs that are the same on every device, made on the CPU from one seed."""
+    """Inputs that are the same on every device, made on the CPU from one seed.
 
-    def __init__(self, device, dtype):
-        self.device, self.dtype = device, dtype
+    ``precision``: what they are rounded to, so that the truth is computed from the card's numbers.
+    """
+
+    def __init__(self, device, dtype, precision):
+        self.device, self.dtype, self.precision = device, dtype, precision
         self.generator = torch.Generator()
         self.generator.manual_seed(7)
         self.leaves = []
@@ -45,8 +48,8 @@ class Maker(object):
     def __call__(self, *shape, **options):
         values = torch.empty(shape, dtype=torch.float64).normal_(generator=self.generator)
         if options.get("positive"):
-            values = values.abs() + 0.1
-        tensor = values.to(self.dtype).to(self.device)
+            values = values.abs() + 0.5  # quotients of tens would cost half precision its digits
+        tensor = values.to(self.precision).to(self.dtype).to(self.device)
         if options.get("grad"):
             tensor.requires_grad_()
             self.leaves.append(tensor)
@@ -252,9 +255,9 @@ def random(make):
     return [torch.tensor([float(abs(float(x)) < limit) for x, limit in zip(near, limits)])]
 
 
-def compute(function, device, dtype):
+def compute(function, device, dtype, precision):
     """Return results and gradients of one operator, on the CPU and in double precision."""
-    make = Maker(device, dtype)
+    make = Maker(device, dtype, precision)
     results = function(make)
     if make.leaves:
         total = sum(r.double().sin().sum() for r in results if r.requires_grad)
@@ -277,10 +280,10 @@ def error_of(found, truth):
     return worst
 
 
-def timed(function, device, dtype):
-    """Return seconds and results."""
+def timed(function, precision):
+    """Return seconds and results of the card."""
     began = time.time()
-    results = compute(function, device, dtype)
+    results = compute(function, CARD, precision, precision)
     return time.time() - began, results
 
 
@@ -289,14 +292,14 @@ def judge(name, kind, function, precision):
     row = {"operator": name, "part": kind, "precision": precision}
     dtype = getattr(torch, precision)
     try:
-        truth = compute(function, "cpu", torch.float64)
+        truth = compute(function, "cpu", torch.float64, dtype)
     except (AttributeError, TypeError) as error:  # no such function, or no such argument yet
         return dict(row, outcome="absent", said=str(error).split("\n")[0])
     except Exception as error:  # a torch that fails on the CPU is no better on a card
         return dict(row, outcome="failed", said=str(error).split("\n")[0])
     try:
-        first, _ = timed(function, CARD, dtype)
-        again, found = timed(function, CARD, dtype)
+        first, _ = timed(function, dtype)
+        again, found = timed(function, dtype)
     except Exception as error:  # whatever a card says is what is to be known
         return dict(row, outcome="failed", said=str(error).split("\n")[0])
     error = error_of(found, truth)
@@ -306,7 +309,7 @@ def judge(name, kind, function, precision):
 
 def train(device):
     """Train a small net; return its losses and what the later steps took on average."""
-    make = Maker(device, torch.float32)
+    make = Maker(device, torch.float32, torch.float32)
     net = make.module(nn.Sequential(
         nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 1, 3, padding=1)))
     optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
@@ -321,6 +324,17 @@ def train(device):
         optimizer.step()
         losses.append(loss.item())
     return losses, (time.time() - began) / (STEPS - STEPS // 2)
+
+
+def forbid_tf32():
+    """Let cards since Ampere compute single precision as such; cuDNN's default keeps 10 bits of it.
+
+    https://pytorch.org/docs/stable/notes/cuda.html#tensorfloat-32-tf32-on-ampere-devices
+    """
+    products = getattr(getattr(torch.backends, "cuda", None), "matmul", None)
+    for library in (torch.backends.cudnn, products):
+        if hasattr(library, "allow_tf32"):
+            library.allow_tf32 = False
 
 
 def say(**row):
@@ -344,6 +358,7 @@ def main():
     if not torch.cuda.is_available():
         say(error="torch {} sees no card".format(torch.__version__))
         return 1
+    forbid_tf32()
     began = time.time()
     torch.zeros(1, device="cuda").add_(1).item()
     codes = torch.cuda.get_arch_list() if hasattr(torch.cuda, "get_arch_list") else []
