@@ -9,6 +9,7 @@ import posixpath
 import shutil
 import tarfile
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -83,10 +84,40 @@ class Container:
         text = _LineSplitter()
         with converted(f"read the output of {self.name}"):
             with closed_responses(self._api):
-                for chunk in self._api.logs(self.id, stream=True, follow=True):
+                for chunk in self._followed():
                     yield from text.feed(chunk)
             self._expect_end()
             yield from text.rest() or self._unfinished_line()
+
+    def _followed(self) -> Iterator[bytes]:
+        """Yield the output as it comes, the rest of it where following does not end by itself.
+
+        podman may follow a container for ever that ended as soon as it was started:
+        https://github.com/containers/podman/issues/11461
+        """
+        stream, given = self._api.logs(self.id, stream=True, follow=True), 0
+        read, closed = threading.Event(), threading.Event()
+        threading.Thread(
+            target=self._close_after_end, args=(stream, read, closed), daemon=True
+        ).start()
+        try:
+            for chunk in stream:
+                given += len(chunk)
+                yield chunk
+        finally:
+            read.set()
+        if closed.is_set():
+            yield self._api.logs(self.id, follow=False)[given:]
+
+    def _close_after_end(self, stream: Any, read: threading.Event, closed: threading.Event) -> None:
+        """Close a followed log that is not read to its end a while after the container ended."""
+        try:
+            self._api.wait(self.id, timeout=None)
+        except Exception:  # noqa: BLE001 -- an engine that went away ends the log, too
+            return
+        if not read.wait(_SETTLE_S):
+            closed.set()
+            stream.close()
 
     def _expect_end(self) -> None:
         """Wait the moment between the end of the output and the end of the container."""
