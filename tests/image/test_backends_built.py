@@ -85,10 +85,20 @@ class Root(NamedTuple):
     def kill(self, when: str) -> None:
         """Kill the script and its step with no chance to tidy, as a power cut would."""
         assert wait_until(lambda: self.say(f"{when} && echo yes") == "yes\n", within_s=1800)
-        for process in map(psutil.Process, self.container.pids()):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                if "infinity" not in process.cmdline():
+        while working := self.working():
+            for process in working:
+                with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
+
+    def working(self) -> list[psutil.Process]:
+        """Every process but what keeps the container; some may have ended since."""
+        found = []
+        for pid in self.container.pids():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process = psutil.Process(pid)
+                if "infinity" not in process.cmdline():
+                    found.append(process)
+        return found
 
 
 def toolchain_plan(until: str = "toolchain"):
