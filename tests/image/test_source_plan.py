@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -209,7 +210,8 @@ def test_a_killed_build_goes_on_from_the_compilers_cache(
         assert process.poll() is None
         time.sleep(0.5)
     for each in [*psutil.Process(process.pid).children(recursive=True), process]:
-        each.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            each.kill()
     process.wait()
     answer = envforge(tmp_path, "--source", str(changed), "--until", "torch", "--json")
     assert answer.returncode == 0, answer.stderr

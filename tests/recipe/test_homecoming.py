@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -177,7 +178,13 @@ def shim(engine, home: Home) -> list[int]:
     """What stands between the engine and the container: with it the container is lost."""
     container = engine.attach(home.container())
     marked = processes(container.id) if container else []
-    return [pid for pid in marked if "containerd-shim" in " ".join(psutil.Process(pid).cmdline())]
+    return [pid for pid in marked if "containerd-shim" in command_of(pid)]
+
+
+def command_of(pid: int) -> str:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return " ".join(psutil.Process(pid).cmdline())
+    return ""
 
 
 def victims(target: str, process: subprocess.Popen[str], engine, home: Home) -> list[int]:
