@@ -43,5 +43,6 @@ def tests(session: nox.Session) -> None:
         "not gpu and not upstream",
         "--cov",
         "--cov-report=term:skip-covered",
+        "--durations=12",
         *session.posargs,
     )
