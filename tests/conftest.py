@@ -18,7 +18,7 @@ LEAST_MIB = 1024
 """With less, folders of tests, coverage and pytest's own output fail one after the other."""
 ENGINE_MIB = 6 * 1024
 """The most that one module was seen to take at once (2026-11-28): podman's storage 5843 MiB, the
-disk of ``test_faults.py`` 4117; what Docker keeps comes on top."""
+disk of ``test_faults.py`` 4117. What Docker keeps comes on top: a whole session left 22 GiB more."""
 
 
 def places() -> tuple[Path, ...]:
