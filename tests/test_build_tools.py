@@ -9,6 +9,7 @@ from envforge.capability.lookup import find_card
 from envforge.capability.models import in_range
 from envforge.resolver import Request
 from envforge.resolver.candidates import candidates, searches
+from envforge.resolver.ground import Terrain
 
 DATABASE = load()
 BUILDS = DATABASE.pinned_builds.builds
@@ -80,7 +81,7 @@ def test_whatever_can_be_asked_for_from_source_is_pinned(gpu, origin):
     request = Request(card=find_card(DATABASE, gpu), route="source", placed=True)
     pairs = {
         (found.resolution.torch, tag_of(found.resolution))
-        for search in searches(DATABASE, request)
+        for search in searches(Terrain(DATABASE), request)
         for found in candidates(search, "source", origin)
         if not found.broken
     }
