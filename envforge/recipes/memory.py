@@ -7,7 +7,7 @@ import re
 from envforge.errors import UsageError
 from envforge.recipes.document import MemoryTier, Recipe
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(MiB|GiB|M|G|MB|GB)?\Z", re.IGNORECASE)
+_SIZE = re.compile(r"([0-9]{1,7}(?:\.[0-9]{1,7})?)\s*(MiB|GiB|M|G|MB|GB)?\Z", re.IGNORECASE)
 _SLACK_MIB = 256
 """A card that is sold with 4 GB reports less: the driver keeps some of it."""
 

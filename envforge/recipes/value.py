@@ -17,6 +17,8 @@ from envforge.errors import PatchError
 from envforge.recipes.document import Override
 
 _ABSENT = object()
+_TOO_DEEP = (RecursionError, MemoryError)
+"""What Python's own parser and PyYAML raise for a thousand brackets."""
 
 
 def check_old_values(overrides: tuple[Override, ...], checkout: Path) -> None:
@@ -45,7 +47,10 @@ def _where(override: Override) -> str:
 
 def upstream_value(override: Override, checkout: Path) -> Any:
     """Read the value that upstream has; LookupError in words where there is none."""
-    return _READERS[override.form](override, checkout)
+    try:
+        return _READERS[override.form](override, checkout)
+    except _TOO_DEEP as error:
+        raise LookupError("is nested deeper than can be read") from error
 
 
 def same(found: Any, stated: Any) -> bool:
@@ -59,7 +64,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, str):
         try:
             value = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, *_TOO_DEEP):
             return value
     if isinstance(value, (list, tuple)):
         return [_plain(each) for each in value]
@@ -142,7 +147,10 @@ def _yaml_value(override: Override, checkout: Path) -> Any:
 
 def _node_value(node: yaml.Node) -> Any:
     """As upstream's own reader has it: ``0.01`` is a number here."""
-    return yaml.constructor.SafeConstructor().construct_document(node)
+    try:
+        return yaml.constructor.SafeConstructor().construct_document(node)
+    except (yaml.YAMLError, ValueError) as error:  # "2024-13-45" has the form of a date
+        raise LookupError(f"cannot be parsed: {error}") from error
 
 
 def _yaml_node(override: Override, checkout: Path) -> yaml.Node | None:

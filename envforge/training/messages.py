@@ -29,6 +29,10 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     source: str
     evidence: Literal["measured", "vendor-docs", "upstream", "third-party", "inferred"]
 
+    def __post_init__(self) -> None:
+        """Refuse a pattern that is none; ValueError becomes a fault of this row."""
+        documents.compile_pattern(self.pattern)
+
 
 class Death(NamedTuple):
     """Words of a death that were seen."""

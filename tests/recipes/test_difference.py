@@ -47,7 +47,7 @@ def test_sizes_of_memory(text, mib):
     assert parse_memory_mib(text) == mib
 
 
-@pytest.mark.parametrize("text", ["", "0", "-1", "4TB", "much"])
+@pytest.mark.parametrize("text", ["", "0", "-1", "4TB", "much", "1" * 400, "0." + "1" * 400])
 def test_what_is_no_size_of_memory_is_refused(text):
     with pytest.raises(UsageError, match="is no size of memory"):
         parse_memory_mib(text)

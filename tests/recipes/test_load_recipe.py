@@ -282,3 +282,9 @@ def test_the_faults_of_variants_tiers_and_datasets_are_named_with_their_places(t
         "tiers.2GiB.set.gone: there is no such parameter",
         "tiers.2GiB.set.steps: order_of_harm does not say what harm it does",
     )
+
+
+@pytest.mark.parametrize("name", ["a" * 5000, "a\0b"])
+def test_a_name_that_no_file_can_have_is_a_fault_of_its_field(tmp_path, name):
+    (found,) = faults(tmp_path, files=name)
+    assert found == f"files: there is no folder {name!r} beside the document"

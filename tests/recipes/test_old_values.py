@@ -112,6 +112,29 @@ def test_code_that_this_python_cannot_parse_is_said(checkout):
         upstream_value(override("argparse", "--lr", 1), checkout)
 
 
+@pytest.mark.parametrize(
+    ("form", "text", "said"),
+    [
+        ("yaml", "a: " + "[" * 5000, "nested deeper"),
+        ("yaml", "a: 2024-13-45", "cannot be parsed: month must be in"),
+        ("argparse", "x = " + "(" * 5000, "cannot be parsed: too many nested|nested deeper"),
+        (
+            "argparse",
+            "p.add_argument('a', default=" + "-" * 2500 + "1)",
+            "nested deeper|cannot be parsed",
+        ),
+    ],
+)
+def test_a_file_that_is_no_configuration_is_said(checkout, form, text, said):
+    (checkout / "options.py").write_text(text)
+    with pytest.raises(LookupError, match=said):
+        upstream_value(override(form, "a", 1, file="options.py"), checkout)
+
+
+def test_a_text_that_is_nested_too_deeply_is_compared_as_text():
+    assert not same("[" * 5000, "[]")
+
+
 def test_a_yaml_value_is_edited_and_the_rest_of_the_file_stays(checkout):
     edit_yaml(override("yaml", "SOLVER.BASE_LR", "0.01", "config.yaml"), "0.00125", checkout)
     assert (checkout / "config.yaml").read_text() == CONFIG.replace("0.01 ", "0.00125 ")

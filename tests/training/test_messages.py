@@ -43,6 +43,15 @@ def test_ordinary_lines_are_no_death(line):
     assert find_death(line) is None
 
 
+def test_a_pattern_that_is_none_is_a_fault_of_its_row(tmp_path):
+    path = tmp_path / "messages.yaml"
+    row = "{id: x, reason: gpu-oom, pattern: '%s', source: x, evidence: upstream}"
+    path.write_text(f"messages: [{row % 'a'}, {row % '(?1'}]")
+    with pytest.raises(DocumentError) as caught:
+        load_messages(path)
+    assert "messages[1]: unknown extension ?1" in caught.value.because[0]
+
+
 def test_a_row_with_an_unknown_key_is_a_fault(tmp_path):
     path = tmp_path / "messages.yaml"
     path.write_text("messages: [{id: x, reason: gpu-oom, pattern: x, source: x, why: x}]")
