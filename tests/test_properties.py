@@ -20,6 +20,7 @@ from envforge.errors import Unsatisfiable
 from envforge.report import sentences
 from envforge.report.conflict import conflict_json
 from envforge.resolver import Request, explain, resolve, routes
+from envforge.resolver.candidates import searches
 from envforge.resolver.ground import Terrain
 from envforge.resolver.model import Candidate
 from envforge.values import ComputeCapability, DeviceCode, best_support, version_key
@@ -202,7 +203,7 @@ def walk(request: Request) -> list[Candidate]:
     """The resolver's own walk."""
     from envforge.resolver import _space  # noqa: PLC0415
 
-    return list(_space(Terrain(DATABASE), request))
+    return list(_space(tuple(searches(Terrain(DATABASE), request)), request))
 
 
 def walked(request: Request) -> list[set[str]]:

@@ -68,9 +68,10 @@ def resolve(database: Database, request: Request) -> Resolution:
     """
     _refuse_unknown(database, request)
     terrain = Terrain(database)
-    found = _cheapest(terrain, request)
+    asked = tuple(searches(terrain, request))
+    found = _cheapest(asked, request)
     if found is None:
-        raise Unsatisfiable("nothing fits this request", _explain(terrain, request))
+        raise Unsatisfiable("nothing fits this request", _explain(terrain, request, asked))
     return found
 
 
@@ -120,8 +121,7 @@ def _routes(request: Request) -> Iterator[RouteKind]:
             yield route
 
 
-def _cheapest(terrain: Terrain, request: Request) -> Resolution | None:
-    asked = tuple(searches(terrain, request))
+def _cheapest(asked: Sequence[Search], request: Request) -> Resolution | None:
     found = (_newest(asked, route) for route in _routes(request))
     return next((resolution for resolution in found if resolution is not None), None)
 
@@ -146,13 +146,15 @@ def _any_origin(search: Search, route: RouteKind) -> Resolution | None:
 
 def explain(database: Database, request: Request) -> Conflict:
     """Say why nothing fits: walk the whole space and reduce the rules to a minimal set."""
-    return _explain(Terrain(database), request)
+    terrain = Terrain(database)
+    return _explain(terrain, request, tuple(searches(terrain, request)))
 
 
-def _explain(terrain: Terrain, request: Request) -> Conflict:
-    space = list(_space(terrain, request))
-    sets = {frozenset(rule.id for rule in candidate.broken) for candidate in space}
-    by_id = {rule.id: rule for candidate in space for rule in candidate.broken}
+def _explain(terrain: Terrain, request: Request, asked: Sequence[Search]) -> Conflict:
+    space = list(_space(asked, request))
+    reasons = {id(candidate.broken): candidate.broken for candidate in space}.values()
+    sets = {frozenset(rule.id for rule in broken) for broken in reasons}
+    by_id = {rule.id: rule for broken in reasons for rule in broken}
     minimal = _minimal(sets, sorted(by_id.values(), key=_deletion_order))
     return Conflict(
         request=request,
@@ -168,7 +170,7 @@ def rejections(database: Database, request: Request) -> tuple[Rejection, ...]:
     _refuse_unknown(database, request)
     rules: dict[str, Broken] = {}
     counts: Counter[str] = Counter()
-    for candidate in _space(Terrain(database), request):
+    for candidate in _space(tuple(searches(Terrain(database), request)), request):
         for rule in candidate.broken:
             rules[rule.id] = rule
             counts[rule.id] += 1
@@ -192,12 +194,11 @@ def _toolkits(database: Database, request: Request) -> Toolkits | None:
     )
 
 
-def _space(terrain: Terrain, request: Request) -> Iterator[Candidate]:
+def _space(asked: Sequence[Search], request: Request) -> Iterator[Candidate]:
     """Walk it in the order of preference: cheapest route first, newest release first.
 
     A Python built from source comes after every plan with one of a distribution.
     """
-    asked = tuple(searches(terrain, request))
     for route in _routes(request):
         for origin in PYTHON_ORIGINS:
             for search in asked:
@@ -228,7 +229,7 @@ def _relaxations(terrain: Terrain, request: Request) -> Iterator[Relaxation]:
         if getattr(request, part) is None:
             continue
         relaxed = Request(**{**request._asdict(), part: None})
-        found = _cheapest(terrain, relaxed)
+        found = _cheapest(tuple(searches(terrain, relaxed)), relaxed)
         if found is not None:
             yield _relaxation(terrain.database, part, found)
     if request.card is not None:

@@ -7,8 +7,9 @@ explains why there is none.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property, partial
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -46,6 +47,28 @@ class Search:
     @cached_property
     def refused_cuda(self) -> rules.Refused:
         return rules.release_cuda(self.release, self.ground.toolkits)
+
+    @cached_property
+    def refused_toolkits(self) -> rules.Refused:
+        """Toolkits that do not compile this release for the card, or that its driver refuses."""
+        ground, by_release = self.ground, self.refused_cuda
+        found = {
+            toolkit: ground.nvcc.get(toolkit, ()) + by_release.get(toolkit, ())
+            or ground.driver(toolkit)
+            for toolkit in ground.toolkits
+        }
+        return {toolkit: broken for toolkit, broken in found.items() if broken}
+
+    @cached_property
+    def places(self) -> list[Place]:
+        """What is known to work comes first, then what is preferred whatever the release."""
+        recommended = self.release.source_build.recommended_cuda
+        rank = {version: known for known, version in enumerate(recommended)}
+        refused = self.refused_toolkits
+        places = [place for place in self.ground.places if place.toolkit.version not in refused]
+        if rank.keys() <= refused.keys():
+            return places
+        return sorted(places, key=lambda place: rank.get(place.toolkit.version, len(rank)))
 
     @cached_property
     def refused_gcc(self) -> rules.Refused:
@@ -135,10 +158,10 @@ def _wheels(search: Search, route: RouteKind) -> Iterator[Candidate]:
         if broken:
             yield search.left(broken)
         else:
-            yield from _placed(search, wheel, _offered(search, route, wheel))
+            yield from _placed(search, wheel, partial(_offered, search, route, wheel))
 
 
-def _offered(search: Search, route: RouteKind, wheel: Wheel) -> Resolution:
+def _offered(search: Search, route: RouteKind, wheel: Wheel, **place: Any) -> Resolution:
     capability = search.ground.card.compute_capability
     support = wheel.support_on(capability)
     risks = wheel_risks(search.database, wheel, capability)
@@ -153,6 +176,7 @@ def _offered(search: Search, route: RouteKind, wheel: Wheel) -> Resolution:
         variant=wheel.variant,
         codes=wheel.codes,
         notes=(*_jit(support), *_alone(search, wheel), *risks),
+        **place,
     )
 
 
@@ -165,29 +189,33 @@ def _jit(support: Support) -> tuple[str, ...]:
     return ("ptx-jit",) if support == "ptx-jit" else ()
 
 
-def _placed(search: Search, wheel: Wheel, resolution: Resolution) -> Iterator[Candidate]:
+def _placed(
+    search: Search, wheel: Wheel, resolution: Callable[..., Resolution]
+) -> Iterator[Candidate]:
     """Put a wheel on each platform in turn, or leave it to the user's own machine."""
     if not search.request.placed and search.request.platform is None:
-        yield from _unplaced(search, wheel, resolution)
+        yield _unplaced(search, wheel, resolution)
         return
     for platform, python in search.ground.pythons:
         if broken := tuple(rules.wheel_platform(wheel, platform, python.wheel_tag)):
             yield search.left(broken)
             continue
         place = {"platform": platform.name, "python": python.version}
-        yield Candidate(replace(resolution, **place, python_origin="distribution"), ())
+        yield Candidate(resolution(**place, python_origin="distribution"), ())
 
 
-def _unplaced(search: Search, wheel: Wheel, resolution: Resolution) -> Iterator[Candidate]:
+def _unplaced(search: Search, wheel: Wheel, resolution: Callable[..., Resolution]) -> Candidate:
     accepts = search.ground.accepts_python
     # a variant's own index carries the Pythons of the release
     published = [python_of_tag(file.tag) for file in wheel.files] or list(
         search.release.source_build.pythons
     )
-    fitting = sorted({python for python in published if accepts(python)}, key=version_key)
-    broken = rules.wheel_python(wheel, published, accepts) if published else ()
-    placed = replace(resolution, python=fitting[-1] if fitting else None)
-    yield Candidate(placed, tuple(broken))
+    if not published:
+        return Candidate(resolution(), ())
+    if broken := tuple(rules.wheel_python(wheel, published, accepts)):
+        return search.left(broken)
+    newest = max(filter(accepts, published), key=version_key)
+    return Candidate(resolution(python=newest), ())
 
 
 def python_of_tag(tag: str) -> str:
@@ -257,7 +285,8 @@ def _shipped(search: Search, route: RouteKind, build: CondaBuild | DistributionB
 def _cpu(search: Search) -> Iterator[Candidate]:
     """Without a card any published wheel computes; its CUDA libraries stay unused."""
     for wheel in _wheels_of(search, "wheel"):
-        resolution = Resolution(
+        without_card = partial(
+            Resolution,
             route="cpu",
             torch=wheel.torch,
             support="none",
@@ -267,35 +296,26 @@ def _cpu(search: Search) -> Iterator[Candidate]:
             codes=wheel.codes,
             notes=("cpu",),
         )
-        yield from _placed(search, wheel, resolution)
+        yield from _placed(search, wheel, without_card)
 
 
 def _source(search: Search) -> Iterator[Candidate]:
     if broken := _release_rules(search):
         yield search.left(broken)
         return
-    compiling = set()
-    for toolkit in search.ground.toolkits:
-        if broken := _toolkit_rules(search, toolkit):
-            yield search.left(broken)
-        else:
-            compiling.add(toolkit)
+    for broken in search.refused_toolkits.values():
+        yield search.left(broken)
     yield from _lifted_last(
-        candidate
-        for place in _preferred(search, compiling)
-        for candidate in _compiled(search, place)
+        candidate for place in search.places for candidate in _compiled(search, place)
     )
 
 
 def _source_with_built_python(search: Search) -> Iterator[Candidate]:
     if _release_rules(search):
         return
-    compiling = {
-        toolkit for toolkit in search.ground.toolkits if not _toolkit_rules(search, toolkit)
-    }
     yield from _lifted_last(
         Candidate(_built(search, place, gcc, python, "source"), place.refuses_built(python))
-        for place in _preferred(search, compiling)
+        for place in search.places
         if not place.broken
         for gcc, refused in search.ground.compilers_of(place)
         if not (refused or search.refused_gcc.get(gcc))
@@ -308,7 +328,7 @@ def _lifted_last(found: Iterable[Candidate]) -> Iterator[Candidate]:
     """A Python the sources know is better than one a patch makes them take."""
     lifted = []
     for candidate in found:
-        if lifts.needs_patch(candidate.resolution):
+        if not candidate.broken and lifts.needs_patch(candidate.resolution):
             lifted.append(candidate)
         else:
             yield candidate
@@ -316,12 +336,8 @@ def _lifted_last(found: Iterable[Candidate]) -> Iterator[Candidate]:
 
 
 def _release_rules(search: Search) -> tuple[Broken, ...]:
-    capability = str(search.ground.card.compute_capability)
-    broken = (
-        *rules.release_capability(search.release, search.ground.card),
-        *rules.general(search.database, {"route": "source", "compute_capability": capability}),
-    )
-    return broken or _python_rules(search)
+    of_release = tuple(rules.release_capability(search.release, search.ground.card))
+    return of_release + search.ground.uncompiled or _python_rules(search)
 
 
 def _python_rules(search: Search) -> tuple[Broken, ...]:
@@ -333,22 +349,6 @@ def _python_rules(search: Search) -> tuple[Broken, ...]:
     if len(refused_built) < len(search.ground.built_pythons):
         return ()
     return next(iter({**refused, **refused_built}.values()), ())
-
-
-def _toolkit_rules(search: Search, toolkit: str) -> tuple[Broken, ...]:
-    ground = search.ground
-    compiles = ground.nvcc.get(toolkit, ()) + search.refused_cuda.get(toolkit, ())
-    return compiles or ground.driver(toolkit)
-
-
-def _preferred(search: Search, compiling: set[str]) -> list[Place]:
-    """What is known to work comes first, then what is preferred whatever the release."""
-    recommended = search.release.source_build.recommended_cuda
-    rank = {version: known for known, version in enumerate(recommended)}
-    places = [place for place in search.ground.places if place.toolkit.version in compiling]
-    if compiling.isdisjoint(rank):
-        return places
-    return sorted(places, key=lambda place: rank.get(place.toolkit.version, len(rank)))
 
 
 def _compiled(search: Search, place: Place) -> Iterator[Candidate]:

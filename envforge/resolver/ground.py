@@ -18,6 +18,8 @@ class Terrain:
 
     def __init__(self, database: Database) -> None:
         self.database = database
+        self.on_places = rules.about(database, Place.AXES)
+        self.on_built_pythons = rules.about(database, Place.AXES_OF_BUILT)
         self._places: dict[str, tuple[Place, ...]] = {}
 
     def places(self, toolkit: CudaToolkit) -> tuple[Place, ...]:
@@ -30,9 +32,9 @@ class Terrain:
     def _found(self, toolkit: CudaToolkit) -> Iterator[Place]:
         for rank, platform in enumerate(self.database.platforms):
             if platform.cuda is not None and platform.cuda.version == toolkit.version:
-                yield Place(self.database, rank, platform, toolkit, "distribution")
+                yield Place(self, rank, platform, toolkit, "distribution")
             if toolkit.runfile is not None:
-                yield Place(self.database, rank, platform, toolkit, "runfile")
+                yield Place(self, rank, platform, toolkit, "runfile")
 
 
 class Ground:
@@ -64,6 +66,12 @@ class Ground:
         driver = None if self.request.driver_holds_card else self.request.driver
         desktop = tuple(rules.desktop(self.architecture))
         return desktop or tuple(rules.driver_of_card(self.database, self.architecture, driver))
+
+    @cached_property
+    def uncompiled(self) -> tuple[Broken, ...]:
+        """What forbids every source build for the card, whatever the release."""
+        axes = {"route": "source", "compute_capability": str(self.card.compute_capability)}
+        return rules.general(rules.about(self.database, axes), axes)
 
     def driver(self, cuda: str) -> tuple[Broken, ...]:
         """Apply the driver's rule to programs of this CUDA."""
@@ -175,10 +183,13 @@ class Ground:
 class Place:
     """A platform with a toolkit on it."""
 
+    AXES = ("route", "cuda", "cuda_origin", "platform", "glibc")
+    AXES_OF_BUILT = ("route", "python_origin", "python", "platform")
+
     def __init__(
-        self, database: Database, rank: int, platform: Platform, toolkit: CudaToolkit, origin: str
+        self, terrain: Terrain, rank: int, platform: Platform, toolkit: CudaToolkit, origin: str
     ) -> None:
-        self.database = database
+        self.terrain = terrain
         self.platform = platform
         self.toolkit = toolkit
         self.origin = origin
@@ -192,20 +203,16 @@ class Place:
 
     def refuses_built(self, version: str) -> tuple[Broken, ...]:
         """Tell what the platform's libraries have against building that Python."""
-        axes = {"route": "source", "python_origin": "source", "python": version}
-        axes["platform"] = self.platform.name
-        return tuple(rules.general(self.database, axes))
+        values = ("source", "source", version, self.platform.name)
+        axes = dict(zip(self.AXES_OF_BUILT, values, strict=True))
+        return rules.general(self.terrain.on_built_pythons, axes)
 
     @cached_property
     def broken(self) -> tuple[Broken, ...]:
-        axes = {
-            "route": "source",
-            "cuda": self.toolkit.version,
-            "cuda_origin": self.origin,
-            "platform": self.platform.name,
-            "glibc": self.platform.glibc,
-        }
-        return tuple(rules.general(self.database, axes))
+        platform = self.platform
+        values = ("source", self.toolkit.version, self.origin, platform.name, platform.glibc)
+        axes = dict(zip(self.AXES, values, strict=True))
+        return rules.general(self.terrain.on_places, axes)
 
     @cached_property
     def compilers(self) -> tuple[tuple[str, tuple[Broken, ...]], ...]:

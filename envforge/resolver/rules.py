@@ -6,7 +6,7 @@ about a whole axis is asked once for all its values (:data:`Refused`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from envforge.capability.database import Database
 from envforge.capability.lookup import Card, driver_floor, first_branch
@@ -17,6 +17,7 @@ from envforge.capability.models import (
     DistributionBuild,
     Fact,
     Platform,
+    Rule,
     TorchRelease,
     Wheel,
     in_range,
@@ -232,15 +233,20 @@ def wheel_platform(wheel: Wheel, platform: Platform, wheel_tag: str) -> Iterator
         )
 
 
-def general(database: Database, axes: Mapping[str, str]) -> Iterator[Broken]:
-    """The constraints of ``rules.yaml`` that speak of exactly these axes."""
-    for rule in database.rules:
-        if not (rule.when.keys() <= axes.keys() and rule.require.keys() <= axes.keys()):
-            continue
-        if not all(_holds(axes[axis], bounds) for axis, bounds in rule.when.items()):
-            continue
-        if not all(_holds(axes[axis], bounds) for axis, bounds in rule.require.items()):
-            yield _broken(rule.id, "general", rule, why=rule.why)
+def about(database: Database, axes: Collection[str]) -> tuple[Rule, ...]:
+    """The constraints of ``rules.yaml`` that speak of none but these axes."""
+    known = frozenset(axes)
+    return tuple(row for row in database.rules if known >= row.when.keys() | row.require.keys())
+
+
+def general(constraints: Iterable[Rule], axes: Mapping[str, str]) -> tuple[Broken, ...]:
+    """The constraints, which are :func:`about` these axes, must hold."""
+    return tuple(
+        _broken(row.id, "general", row, why=row.why)
+        for row in constraints
+        if all(_holds(axes[axis], bounds) for axis, bounds in row.when.items())
+        and not all(_holds(axes[axis], bounds) for axis, bounds in row.require.items())
+    )
 
 
 def _holds(value: str, condition: str) -> bool:
