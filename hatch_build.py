@@ -1,4 +1,4 @@
-"""Put the compiled database into the wheel: an installed envforge never parses YAML."""
+"""Put the compiled database into the wheel, in the place of its YAML."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
 class CompiledDatabase(BuildHookInterface):
-    """Add ``database-<hash of the data and its reader>.msgpack`` beside the YAML."""
+    """Add ``database-<hash of the data and its reader>.msgpack``."""
 
     PLUGIN_NAME = "custom"
 
@@ -31,7 +31,7 @@ class CompiledDatabase(BuildHookInterface):
             from envforge.capability import load  # noqa: PLC0415
         finally:
             sys.path.remove(self.root)
-        path = folder / f"database-{load.content_hash()}.msgpack"
+        path = folder / load.compiled_name(load.content_hash())
         path.write_bytes(msgspec.msgpack.encode(load.compile_yaml()))
         return path
 

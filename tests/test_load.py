@@ -7,11 +7,13 @@ import sys
 import zipfile
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from envforge.capability import load as loading
 from envforge.capability.database import Database
 from envforge.capability.load import DATA, compile_yaml, load
+from envforge.errors import DocumentError
 
 ROOT = Path(__file__).parent.parent
 
@@ -60,14 +62,28 @@ def test_what_few_questions_need_is_decoded_only_when_asked_for():
     assert answer.stdout == "False 105\n"
 
 
+def test_a_damaged_file_of_a_wheel_is_named(tmp_path, monkeypatch, database):
+    carried = tmp_path / loading.compiled_name("0123abcd")
+    carried.write_bytes(msgspec.msgpack.encode(database))
+    monkeypatch.setattr(loading, "DATA", tmp_path)
+    assert (load(), loading.content_hash()) == (database, "0123abcd")
+    carried.write_bytes(carried.read_bytes()[:1000])
+    with pytest.raises(DocumentError, match=r"database-0123abcd\.msgpack is damaged") as caught:
+        load()
+    assert caught.value.hint == "install envforge again"
+
+
 @pytest.mark.slow
-def test_an_installed_wheel_never_parses_yaml(tmp_path):
+def test_a_wheel_carries_the_compiled_database_and_no_yaml_of_it(tmp_path):
     """Built as pip builds it, unpacked, its cache on a path that cannot be written."""
     command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(tmp_path), "."]
     subprocess.run(command, cwd=ROOT, check=True)
     unpacked = tmp_path / "unpacked"
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         wheel.extractall(unpacked)
+    data = unpacked / "envforge/capability/data"
+    compiled = loading.compiled_name(loading.content_hash())
+    assert sorted(path.name for path in data.iterdir()) == ["NOTICE", compiled]
     program = (
         "import sys; from envforge.capability import load; database = load.load();"
         "print(load.__file__, 'yaml' in sys.modules, len(database.devices), load.content_hash())"

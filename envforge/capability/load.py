@@ -1,8 +1,9 @@
-"""Load the database: compiled when its YAML is unchanged, else compiled anew.
+"""Load the database: what a wheel carries, else compiled once from its YAML.
 
 YAML is what people edit; parsing it takes a second. ``check`` must feel instant, so the checked
 records are kept as MessagePack under a name that holds the hash of the YAML and of the code that
-reads it: a stale copy cannot be found.
+reads it: a stale copy cannot be found. A wheel carries them instead of the YAML: nothing is left
+there that they could differ from, and no start is spent on hashing a megabyte.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import msgspec
 
 from envforge.capability import models
 from envforge.capability.database import Database
+from envforge.errors import DocumentError
 
 try:  # hashlib would load OpenSSL: a quarter of the time of a whole `envforge check`
     from _blake2 import blake2b
@@ -22,6 +24,7 @@ except ImportError:
     from hashlib import blake2b
 
 DATA = Path(__file__).parent / "data"
+_STEM = "database-"
 _VERSIONS_KEPT = 4
 _CHECKS = (
     "build_tools database load memory models names profiles ptx pythons submodules torchvision"
@@ -31,24 +34,51 @@ _COMPILER = tuple(Path(__file__).with_name(f"{module}.py") for module in _CHECKS
 
 
 def load() -> Database:
-    """Return the whole database; DocumentError with every fault when the YAML is not valid."""
+    """Return the whole database.
+
+    DocumentError with every fault when the YAML is not valid, or when a wheel's file is damaged.
+    """
+    carried = _carried()
+    if carried is not None:
+        return _read_carried(carried)
     digest = content_hash()
-    for folder in (DATA, cache_dir()):
-        try:
-            blob = (folder / f"database-{digest}.msgpack").read_bytes()
-        except OSError:
-            continue
-        try:
-            return msgspec.msgpack.decode(blob, type=Database)
-        except msgspec.DecodeError:
-            continue  # a torn or foreign file: compile again over it
-    database = compile_yaml()
+    try:
+        return _read(cache_dir() / compiled_name(digest))
+    except (OSError, msgspec.DecodeError):  # none yet, or a torn one: compile, and write over it
+        database = compile_yaml()
     _keep(digest, msgspec.msgpack.encode(database))
     return database
 
 
+def compiled_name(digest: str) -> str:
+    """Name the compiled form of the data with that hash."""
+    return f"{_STEM}{digest}.msgpack"
+
+
+def _carried() -> Path | None:
+    """Find what a wheel carries instead of the YAML; None in a checkout."""
+    name = next((name for name in os.listdir(DATA) if name.startswith(_STEM)), None)  # noqa: PTH208
+    return DATA / name if name else None
+
+
+def _read_carried(path: Path) -> Database:
+    try:
+        return _read(path)
+    except (OSError, msgspec.DecodeError) as error:
+        raise DocumentError(
+            f"{path} is damaged", because=(str(error),), hint="install envforge again"
+        ) from error
+
+
+def _read(path: Path) -> Database:
+    return msgspec.msgpack.decode(path.read_bytes(), type=Database)
+
+
 def content_hash() -> str:
     """Hash what the compiled form depends on: the YAML and the code that checks it."""
+    carried = _carried()
+    if carried is not None:
+        return carried.stem.removeprefix(_STEM)
     state = blake2b(digest_size=12)
     for path in (*sorted(DATA.glob("*.yaml")), *_COMPILER):
         state.update(path.read_bytes())
@@ -70,8 +100,8 @@ def _keep(digest: str, blob: bytes) -> None:
 
     folder = cache_dir()
     try:
-        write_atomically(folder / f"database-{digest}.msgpack", blob)
-        kept = sorted(folder.glob("database-*.msgpack"), key=lambda path: -path.stat().st_mtime)
+        write_atomically(folder / compiled_name(digest), blob)
+        kept = sorted(folder.glob(compiled_name("*")), key=lambda path: -path.stat().st_mtime)
         for old in kept[_VERSIONS_KEPT:]:
             old.unlink(missing_ok=True)
     except OSError:
