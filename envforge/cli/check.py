@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from envforge.cli.options import json_option, request_options, to_request
+from envforge.errors import UsageError
 
 if TYPE_CHECKING:
     from envforge.check import CheckReport
@@ -43,6 +44,12 @@ def command(
     from envforge.report.check import check_json, check_text, pip_line  # noqa: PLC0415
     from envforge.resolver import all_routes, routes  # noqa: PLC0415
 
+    if pip_args and (as_json or installed is not None):
+        other = "--json" if as_json else "--installed"
+        raise UsageError(
+            f"--pip-args and {other} contradict each other",
+            hint="--pip-args is one line and nothing else; --json names the command of each route",
+        )
     database = load()
     list_routes = all_routes if every else routes
     report = check(database, flags["gpu"], to_request(flags), list_routes)

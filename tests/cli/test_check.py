@@ -268,6 +268,13 @@ def test_pip_args_are_one_line_for_another_installer(capsys):
     assert call(capsys, "check", "--gpu", "gtx760", "--pip-args")[0] == 2
 
 
+@pytest.mark.parametrize("other", ["--json", "--installed"])
+def test_pip_args_stand_alone(capsys, other):
+    code, _, err = call(capsys, "check", "--gpu", "gtx1080", "--pip-args", other)
+    assert code == 2
+    assert f"--pip-args and {other} contradict each other" in err
+
+
 def test_explain_names_the_choice_and_every_rule_on_the_way(capsys):
     code, out, _ = call(capsys, "explain", "--gpu", "gtx760", "--torch", "1.0.1", "--json")
     document = json.loads(out)
