@@ -12,7 +12,6 @@ from envforge.errors import Unsatisfiable
 from envforge.resolver.candidates import Search, candidates, possible, searches
 from envforge.resolver.ground import Terrain
 from envforge.resolver.model import (
-    PYTHON_ORIGINS,
     ROUTES,
     Broken,
     Candidate,
@@ -24,6 +23,7 @@ from envforge.resolver.model import (
     Resolution,
     RouteKind,
     Toolkits,
+    python_origins,
 )
 
 __all__ = [
@@ -127,7 +127,7 @@ def _cheapest(asked: Sequence[Search], request: Request) -> Resolution | None:
 
 
 def _newest(asked: Sequence[Search], route: RouteKind) -> Resolution | None:
-    for origin in PYTHON_ORIGINS:
+    for origin in python_origins(route):
         for search in asked:
             found = _first(search, route, origin)
             if found is not None:
@@ -140,7 +140,7 @@ def _first(search: Search, route: RouteKind, origin: PythonOrigin) -> Resolution
 
 
 def _any_origin(search: Search, route: RouteKind) -> Resolution | None:
-    found = (_first(search, route, origin) for origin in PYTHON_ORIGINS)
+    found = (_first(search, route, origin) for origin in python_origins(route))
     return next((resolution for resolution in found if resolution is not None), None)
 
 
@@ -161,7 +161,7 @@ def _explain(terrain: Terrain, request: Request, asked: Sequence[Search]) -> Con
         rules=tuple(by_id[id_] for id_ in minimal),
         toolkits=_toolkits(terrain.database, request),
         relaxations=tuple(_relaxations(terrain, request)),
-        considered=len(space),
+        considered=sum(candidate.branches for candidate in space),
     )
 
 
@@ -173,7 +173,7 @@ def rejections(database: Database, request: Request) -> tuple[Rejection, ...]:
     for candidate in _space(tuple(searches(Terrain(database), request)), request):
         for rule in candidate.broken:
             rules[rule.id] = rule
-            counts[rule.id] += 1
+            counts[rule.id] += candidate.branches
     return tuple(Rejection(rules[id_], count) for id_, count in counts.most_common())
 
 
@@ -200,7 +200,7 @@ def _space(asked: Sequence[Search], request: Request) -> Iterator[Candidate]:
     A Python built from source comes after every plan with one of a distribution.
     """
     for route in _routes(request):
-        for origin in PYTHON_ORIGINS:
+        for origin in python_origins(route):
             for search in asked:
                 yield from candidates(search, route, origin)
 

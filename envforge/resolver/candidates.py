@@ -2,7 +2,8 @@
 
 The axes are decided one after the other. A branch is left at the first axis where a rule breaks
 and yielded as it stands there, with the rules it broke: so the same walk finds the best plan and
-explains why there is none.
+explains why there is none. Branches of a source build that break the same rules before any Python
+is chosen are counted and yielded as one.
 """
 
 from __future__ import annotations
@@ -40,33 +41,27 @@ class Search:
             route="source", torch=release.version, support="none", evidence="", source=""
         )
 
-    def left(self, broken: tuple[Broken, ...]) -> Candidate:
-        """A branch that is left before its axes are all decided."""
-        return Candidate(self._nowhere, broken)
+    def left(self, broken: tuple[Broken, ...], branches: int = 1) -> Candidate:
+        """Branches that are left before their axes are all decided."""
+        return Candidate(self._nowhere, broken, branches)
 
     @cached_property
     def refused_cuda(self) -> rules.Refused:
         return rules.release_cuda(self.release, self.ground.toolkits)
 
     @cached_property
-    def refused_toolkits(self) -> rules.Refused:
-        """Toolkits that do not compile this release for the card, or that its driver refuses."""
-        ground, by_release = self.ground, self.refused_cuda
-        found = {
-            toolkit: ground.nvcc.get(toolkit, ()) + by_release.get(toolkit, ())
-            or ground.driver(toolkit)
-            for toolkit in ground.toolkits
-        }
-        return {toolkit: broken for toolkit, broken in found.items() if broken}
+    def compiling(self) -> frozenset[str]:
+        """Toolkits that compile this release for the card, and whose programs the driver starts."""
+        return self.ground.compiling - self.refused_cuda.keys()
 
     @cached_property
     def places(self) -> list[Place]:
         """What is known to work comes first, then what is preferred whatever the release."""
         recommended = self.release.source_build.recommended_cuda
         rank = {version: known for known, version in enumerate(recommended)}
-        refused = self.refused_toolkits
-        places = [place for place in self.ground.places if place.toolkit.version not in refused]
-        if rank.keys() <= refused.keys():
+        compiling = self.compiling
+        places = [place for place in self.ground.places if place.toolkit.version in compiling]
+        if compiling.isdisjoint(rank):
             return places
         return sorted(places, key=lambda place: rank.get(place.toolkit.version, len(rank)))
 
@@ -99,8 +94,7 @@ def candidates(
     others are left, they are left with the distribution's Pythons, too.
     """
     if python_origin == "source":
-        if route == "source" and not search.ground.unserved:
-            yield from _source_with_built_python(search)
+        yield from _builds(search, python_origin)
     elif route != "cpu" and (broken := search.ground.unserved):
         yield search.left(broken)
     elif route in ("wheel", "wheel-variant"):
@@ -110,7 +104,8 @@ def candidates(
     elif route == "distribution":
         yield from _distribution(search)
     elif route == "source":
-        yield from _source(search)
+        yield from _left_early(search)
+        yield from _builds(search, python_origin)
     else:
         yield from _cpu(search)
 
@@ -118,18 +113,16 @@ def candidates(
 def possible(
     search: Search, route: RouteKind, python_origin: PythonOrigin = "distribution"
 ) -> Iterator[Candidate]:
-    """Yield those candidates that break no rule, best first.
-
-    Most releases are nowhere near any: that is seen before the walk that could explain each branch.
-    """
-    if route != "source" or _may_compile(search):
-        yield from (found for found in candidates(search, route, python_origin) if not found.broken)
+    """Yield those candidates that break no rule, best first: what only explains is left out."""
+    builds = route == "source"
+    walk = _builds(search, python_origin) if builds else candidates(search, route, python_origin)
+    yield from (found for found in walk if not found.broken)
 
 
 def _may_compile(search: Search) -> bool:
     """Tell whether a toolkit, a host compiler and a Python are left, maybe on several platforms."""
     ground = search.ground
-    if ground.unserved or ground.compiling <= search.refused_cuda.keys():
+    if ground.unserved or not search.compiling:
         return False
     if ground.is_narrow and not any(
         toolkit not in search.refused_cuda and gcc not in search.refused_gcc
@@ -299,28 +292,37 @@ def _cpu(search: Search) -> Iterator[Candidate]:
         yield from _placed(search, wheel, without_card)
 
 
-def _source(search: Search) -> Iterator[Candidate]:
+def _left_early(search: Search) -> Iterator[Candidate]:
+    """Yield what is left before any Python is chosen: all that breaks the same rules at once."""
     if broken := _release_rules(search):
         yield search.left(broken)
-        return
-    for broken in search.refused_toolkits.values():
-        yield search.left(broken)
-    yield from _lifted_last(
-        candidate for place in search.places for candidate in _compiled(search, place)
-    )
+    else:
+        yield from (search.left(broken, branches) for broken, branches in _refused(search))
 
 
-def _source_with_built_python(search: Search) -> Iterator[Candidate]:
-    if _release_rules(search):
+def _refused(search: Search) -> rules.Grouped:
+    """Go through toolkits, the places that have them, and the host compilers there."""
+    ground = search.ground
+    each_once = dict.fromkeys(ground.toolkits, 1)
+    yield from rules.grouped(each_once, ground.nvcc, search.refused_cuda)
+    for undriven, broken in ground.undriven.items():
+        if undriven not in search.refused_cuda:
+            yield broken, 1
+    for version, toolkit in ground.toolkits.items():
+        if version in search.compiling:
+            yield from ground.refused_with(toolkit, search.refused_gcc)
+
+
+def _builds(search: Search, python_origin: PythonOrigin) -> Iterator[Candidate]:
+    """Yield what gets as far as its Python.
+
+    Most releases are nowhere near any: that is seen before their places are walked through.
+    """
+    if not _may_compile(search) or _release_rules(search):
         return
+    with_python = _with_python if python_origin == "distribution" else _with_built_python
     yield from _lifted_last(
-        Candidate(_built(search, place, gcc, python, "source"), place.refuses_built(python))
-        for place in search.places
-        if not place.broken
-        for gcc, refused in search.ground.compilers_of(place)
-        if not (refused or search.refused_gcc.get(gcc))
-        for python in search.ground.built_pythons
-        if python not in search.refused_built_pythons and not place.has_python(python)
+        candidate for place in search.places for candidate in with_python(search, place)
     )
 
 
@@ -333,6 +335,14 @@ def _lifted_last(found: Iterable[Candidate]) -> Iterator[Candidate]:
         else:
             yield candidate
     yield from lifted
+
+
+def _compilers(search: Search, place: Place) -> Iterator[str]:
+    """Yield the host compilers that compile the release there, best first."""
+    refused = search.ground.terrain.refused_gcc(place.toolkit)
+    for gcc in search.ground.compilers_of(place):
+        if gcc not in refused and gcc not in search.refused_gcc:
+            yield gcc
 
 
 def _release_rules(search: Search) -> tuple[Broken, ...]:
@@ -351,25 +361,24 @@ def _python_rules(search: Search) -> tuple[Broken, ...]:
     return next(iter({**refused, **refused_built}.values()), ())
 
 
-def _compiled(search: Search, place: Place) -> Iterator[Candidate]:
-    if place.broken:
-        yield search.left(place.broken)
+def _with_python(search: Search, place: Place) -> Iterator[Candidate]:
+    pythons = search.ground.pythons_of.get(place.platform.name)
+    if not pythons:
         return
-    for gcc, refused in search.ground.compilers_of(place):
-        if broken := refused + search.refused_gcc.get(gcc, ()):
-            yield search.left(broken)
-        else:
-            yield from _with_python(search, place, gcc)
+    for gcc in _compilers(search, place):
+        for python in pythons:
+            if broken := search.refused_pythons.get(python):
+                yield search.left(broken)
+            else:
+                yield Candidate(_built(search, place, gcc, python, "distribution"), ())
 
 
-def _with_python(search: Search, place: Place, gcc: str) -> Iterator[Candidate]:
-    for platform, python in search.ground.pythons:
-        if platform is not place.platform:
-            continue
-        if broken := search.refused_pythons.get(python.version):
-            yield search.left(broken)
-        else:
-            yield Candidate(_built(search, place, gcc, python.version, "distribution"), ())
+def _with_built_python(search: Search, place: Place) -> Iterator[Candidate]:
+    for gcc in _compilers(search, place):
+        for python in search.ground.built_pythons:
+            if python not in search.refused_built_pythons and not place.has_python(python):
+                built = _built(search, place, gcc, python, "source")
+                yield Candidate(built, place.refuses_built(python))
 
 
 def _built(

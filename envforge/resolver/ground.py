@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 
@@ -12,6 +13,9 @@ from envforge.resolver import rules
 from envforge.resolver.model import Broken, Request
 from envforge.values import version_key
 
+Hosts = tuple[Counter[tuple[Broken, ...]], Counter[str]]
+"""Of the places with a toolkit: the rules that some break, the host compilers of the others."""
+
 
 class Terrain:
     """What all requests stand on: an explanation asks several."""
@@ -21,12 +25,21 @@ class Terrain:
         self.on_places = rules.about(database, Place.AXES)
         self.on_built_pythons = rules.about(database, Place.AXES_OF_BUILT)
         self._places: dict[str, tuple[Place, ...]] = {}
+        self._refused_gcc: dict[str, rules.Refused] = {}
 
     def places(self, toolkit: CudaToolkit) -> tuple[Place, ...]:
         """Every platform that can have the toolkit, in the order of the data."""
         found = self._places.get(toolkit.version)
         if found is None:
             found = self._places[toolkit.version] = tuple(self._found(toolkit))
+        return found
+
+    def refused_gcc(self, toolkit: CudaToolkit) -> rules.Refused:
+        """Host compilers of any platform that the toolkit's headers refuse."""
+        found = self._refused_gcc.get(toolkit.version)
+        if found is None:
+            known = {row.version for each in self.database.platforms for row in each.compilers}
+            found = self._refused_gcc[toolkit.version] = rules.host_compiler(toolkit, known)
         return found
 
     def _found(self, toolkit: CudaToolkit) -> Iterator[Place]:
@@ -48,7 +61,8 @@ class Ground:
         self.accepts_gcc = matcher("--gcc", request.gcc)
         self.accepts_python = matcher("--python", request.python)
         self._drivers: dict[str, tuple[Broken, ...]] = {}
-        self._compilers: dict[Place, tuple[tuple[str, tuple[Broken, ...]], ...]] = {}
+        self._compilers: dict[Place, tuple[str, ...]] = {}
+        self._hosts: dict[str, Hosts] = {}
 
     @property
     def card(self) -> Card:
@@ -97,6 +111,14 @@ class Ground:
         )
 
     @cached_property
+    def pythons_of(self) -> Mapping[str, list[str]]:
+        """Platform -> its Pythons that are asked for; none that has none of them."""
+        found: dict[str, list[str]] = {}
+        for platform, python in self.pythons:
+            found.setdefault(platform.name, []).append(python.version)
+        return found
+
+    @cached_property
     def versions_of_python(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(python.version for _, python in self.pythons))
 
@@ -129,13 +151,15 @@ class Ground:
         return bool(self.request.gcc or self.request.platform)
 
     @cached_property
+    def undriven(self) -> rules.Refused:
+        """Toolkits that compile for the card, and whose programs the driver does not start."""
+        compiling = (toolkit for toolkit in self.toolkits if toolkit not in self.nvcc)
+        return {toolkit: broken for toolkit in compiling if (broken := self.driver(toolkit))}
+
+    @cached_property
     def compiling(self) -> frozenset[str]:
         """Toolkits that compile for the card, and whose programs the driver starts."""
-        return frozenset(
-            toolkit
-            for toolkit in self.toolkits
-            if toolkit not in self.nvcc and not self.driver(toolkit)
-        )
+        return frozenset(self.toolkits.keys() - self.nvcc.keys() - self.undriven.keys())
 
     @cached_property
     def pairings(self) -> frozenset[tuple[str, str]]:
@@ -143,41 +167,60 @@ class Ground:
 
         A platform without a Python that is asked for has none of them.
         """
-        with_python = {platform.name for platform, _ in self.pythons}
         return frozenset(
             (place.toolkit.version, gcc)
             for place in self.places
-            if place.toolkit.version in self.compiling
-            and (self.built_pythons or place.platform.name in with_python)
-            and not place.broken
-            for gcc, refused in self.compilers_of(place)
-            if not refused
+            if self.built_pythons or place.platform.name in self.pythons_of
+            for gcc in self.compilers_of(place)
+            if gcc not in self.terrain.refused_gcc(place.toolkit)
         )
 
     @cached_property
     def places(self) -> tuple[Place, ...]:
-        """Every platform with every toolkit that compiles for the card, best first.
-
-        One without a compiler that is asked for has nothing to say.
-        """
-        asked = self.request.platform
-        compiling = [row for row in self.toolkits.values() if row.version not in self.nvcc]
-        found = [
+        """Every platform with every such toolkit that breaks no rule, best first."""
+        found = (
             place
-            for toolkit in compiling
-            for place in self.terrain.places(toolkit)
-            if asked in (None, place.platform.name)
-            and (not self.is_narrow or place.broken or self.compilers_of(place))
-        ]
+            for toolkit in self.compiling
+            for place in self.places_with(self.toolkits[toolkit])
+            if not place.broken
+        )
         return tuple(sorted(found, key=lambda place: place.preference))
 
-    def compilers_of(self, place: Place) -> tuple[tuple[str, tuple[Broken, ...]], ...]:
+    def places_with(self, toolkit: CudaToolkit) -> Iterator[Place]:
+        """Yield the places with the toolkit that are asked for."""
+        asked = self.request.platform
+        return (
+            place for place in self.terrain.places(toolkit) if asked in (None, place.platform.name)
+        )
+
+    def compilers_of(self, place: Place) -> tuple[str, ...]:
         """Return the place's host compilers that are asked for."""
         found = self._compilers.get(place)
         if found is None:
-            asked = (pair for pair in place.compilers if pair[0] in self.compilers)
+            asked = (gcc for gcc in place.compilers if gcc in self.compilers)
             found = self._compilers[place] = tuple(asked)
         return found
+
+    def refused_with(self, toolkit: CudaToolkit, refused: rules.Refused) -> rules.Grouped:
+        """Yield what breaks a rule at its place with the toolkit, or at its host compiler there.
+
+        ``refused``: host compilers that the release refuses.
+        """
+        found = self._hosts.get(toolkit.version)
+        if found is None:
+            found = self._hosts[toolkit.version] = self._hosts_with(toolkit)
+        broken_places, compilers = found
+        yield from broken_places.items()
+        yield from rules.grouped(compilers, self.terrain.refused_gcc(toolkit), refused)
+
+    def _hosts_with(self, toolkit: CudaToolkit) -> Hosts:
+        broken_places, compilers = Counter[tuple[Broken, ...]](), Counter[str]()
+        for place in self.places_with(toolkit):
+            if place.broken:
+                broken_places[place.broken] += 1
+            else:
+                compilers.update(self.compilers_of(place))
+        return broken_places, compilers
 
 
 class Place:
@@ -215,14 +258,10 @@ class Place:
         return rules.general(self.terrain.on_places, axes)
 
     @cached_property
-    def compilers(self) -> tuple[tuple[str, tuple[Broken, ...]], ...]:
-        """Compilers with what the toolkit's headers have against each.
-
-        The one the distribution pairs with its own CUDA comes first.
-        """
+    def compilers(self) -> tuple[str, ...]:
+        """Host compilers; the one the distribution pairs with its own CUDA comes first."""
         versions = [compiler.version for compiler in self.platform.compilers]
         if self.origin == "distribution" and self.platform.cuda is not None:
             own = self.platform.cuda.gcc
             versions.sort(key=lambda version: version != own)
-        refused = rules.host_compiler(self.toolkit, versions)
-        return tuple((version, refused.get(version, ())) for version in versions)
+        return tuple(versions)

@@ -22,8 +22,12 @@ ROUTES: tuple[RouteKind, ...] = (
 
 
 PythonOrigin = Literal["distribution", "source"]
-PYTHON_ORIGINS: tuple[PythonOrigin, ...] = ("distribution", "source")
 """Where the Python of a plan comes from: what the platform's archive has is always preferred."""
+
+
+def python_origins(route: RouteKind) -> tuple[PythonOrigin, ...]:
+    """Return where a route's Python may come from: only a source build can bring its own."""
+    return ("distribution", "source") if route == "source" else ("distribution",)
 
 
 class Request(NamedTuple):
@@ -87,6 +91,8 @@ class Candidate(NamedTuple):
 
     resolution: Resolution
     broken: tuple[Broken, ...]
+    branches: int = 1
+    """How many branches of the search are left here, all for these rules."""
 
 
 class Rejection(NamedTuple):

@@ -27,6 +27,31 @@ from envforge.values import version_key
 
 Refused = Mapping[str, tuple[Broken, ...]]
 """The values of one axis that a record refuses, each with the rule it breaks."""
+Grouped = Iterator[tuple[tuple[Broken, ...], int]]
+"""Rules that are broken together, and how many times."""
+
+
+def grouped(values: Mapping[str, int], first: Refused, second: Refused) -> Grouped:
+    """Count what one of two records refuses, or both: the rules broken, and how many values.
+
+    ``values`` holds how often each stands there.
+    """
+    if not values:
+        return
+    groups = (
+        (first.keys() & second.keys(), _rule_of(first) + _rule_of(second)),
+        (first.keys() - second.keys(), _rule_of(first)),
+        (second.keys() - first.keys(), _rule_of(second)),
+    )
+    for refused, broken in groups:
+        count = sum(map(values.__getitem__, refused & values.keys()))
+        if count:
+            yield broken, count
+
+
+def _rule_of(refused: Refused) -> tuple[Broken, ...]:
+    """Return the rule that a record refuses its values by: one for all of them."""
+    return next(iter(refused.values()), ())
 
 
 def _broken(id_: str, kind: str, record: Fact, **facts: str) -> Broken:
@@ -244,13 +269,17 @@ def general(constraints: Iterable[Rule], axes: Mapping[str, str]) -> tuple[Broke
     return tuple(
         _broken(row.id, "general", row, why=row.why)
         for row in constraints
-        if all(_holds(axes[axis], bounds) for axis, bounds in row.when.items())
-        and not all(_holds(axes[axis], bounds) for axis, bounds in row.require.items())
+        if _hold(row.when, axes) and not _hold(row.require, axes)
     )
 
 
-def _holds(value: str, condition: str) -> bool:
+def _hold(conditions: Mapping[str, str], axes: Mapping[str, str]) -> bool:
     """A condition is a range, or words of which one must be equal."""
-    if condition[0] in "<>":
-        return in_range(value, condition)
-    return value in condition.split("|")
+    for axis, condition in conditions.items():  # asked for each place: no generator for all()
+        value = axes[axis]
+        if condition[0] in "<>":
+            if not in_range(value, condition):
+                return False
+        elif value not in condition.split("|"):
+            return False
+    return True
