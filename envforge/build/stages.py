@@ -6,9 +6,10 @@ import contextlib
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from envforge import documents
+import msgspec
+
 from envforge.build.prepare import Prepared
 from envforge.errors import BuildFailed, OutOfMemory, PatchError
 from envforge.events import Event, OnEvent
@@ -128,6 +129,15 @@ def _is_left_beside(name: str) -> bool:
     return name.endswith(".whl") or PurePosixPath(name).name == _BUILT_WITH
 
 
+def label_json(value: Any) -> str:
+    r"""Write JSON for a label: on one line, its ``$`` as ``\u0024``, which reads the same.
+
+    podman 5 ends a label at the first line's end, and takes ``$`` for a variable:
+    https://github.com/containers/podman/issues/29095
+    """
+    return msgspec.json.encode(value, order="sorted").decode().replace("$", "\\u0024")
+
+
 def name_image(work: Work, verified: tuple[CheckLock, ...]) -> str:
     """Give the verified image its name, with what it is and what was seen as labels."""
     prepared, resolution = work.prepared, work.prepared.plan.resolution
@@ -135,8 +145,8 @@ def name_image(work: Work, verified: tuple[CheckLock, ...]) -> str:
         "org.opencontainers.image.title": f"torch {resolution.torch} for {prepared.card_code}",
         "org.opencontainers.image.version": resolution.torch,
         "envforge.plan": prepared.context.digest,
-        "envforge.resolution": documents.to_json(resolution),
-        "envforge.verified": documents.to_json(verified),
+        "envforge.resolution": label_json(resolution),
+        "envforge.verified": label_json(verified),
     }
     with tempfile.TemporaryDirectory(prefix="envforge-") as folder:
         dockerfile = Path(folder) / "Dockerfile"
