@@ -229,10 +229,11 @@ class Container:
         remove a copy before it takes the next. Raises RunFailed, EngineUnavailable.
         """
         with converted(f"read the files of {self.name}"), closed_responses(self._api):
-            chunks, parent = self._api.export(self.id), "/"
             if under:
                 chunks, found = self._follow(under.rstrip("/") or "/")
                 parent = posixpath.dirname(found)
+            else:  # never both: podman 5 locks the container as long as one is open
+                chunks, parent = self._api.export(self.id), "/"
             for name, copy in copy_members(
                 chunks, lambda name: wanted(posixpath.join(parent, name)), folder
             ):
