@@ -38,7 +38,7 @@ def _by_direct_url(packages: Path) -> Iterator[Path]:
         try:
             document = json.loads(file.read_text(encoding="utf-8"))
             url, editable = urlsplit(document["url"]), document["dir_info"].get("editable")
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
             continue  # not installed from a folder, or a document pip did not write
         if editable and url.scheme == "file":
             yield Path(unquote(url.path))

@@ -170,7 +170,7 @@ def _judged(request: Request, path: Path, program: Program, on_event: OnEvent) -
 def _facts(text: str) -> dict[str, Any]:
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -144,4 +144,9 @@ def parse_release(data: bytes, suite: str) -> Release:
 
 def _timestamp(text: str) -> int | None:
     parsed = email.utils.parsedate_tz(text.strip())
-    return None if parsed is None else calendar.timegm(parsed[:6]) - (parsed[9] or 0)
+    if parsed is None:
+        return None
+    try:
+        return calendar.timegm(parsed[:6]) - (parsed[9] or 0)
+    except (ValueError, OverflowError):  # a month of 13, a year of any length
+        return None

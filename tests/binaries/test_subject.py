@@ -124,7 +124,15 @@ def test_an_editable_install_is_followed_to_where_it_is(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", '{"url": "file:///x"}', '{"url": 3, "dir_info": {"editable": true}}', "\xff"]
+    "text",
+    [
+        "",
+        "[]",
+        '{"url": "file:///x"}',
+        '{"url": 3, "dir_info": {"editable": true}}',
+        "\xff",
+        pytest.param("[" * 9999, id="deep"),
+    ],
 )
 def test_a_direct_url_that_says_nothing_is_passed_over(tmp_path, text):
     folder = tmp_path / "site-packages" / "mine-1.dist-info"

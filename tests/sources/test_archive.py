@@ -210,6 +210,15 @@ def test_a_frozen_suite_past_its_date_is_known_to_be_so() -> None:
     assert not parse_release(dated.replace(b"2025 09", b"2999 09"), "bullseye").expired
 
 
+@pytest.mark.parametrize("year", [b"99999", b"9" * 40])
+def test_a_year_that_no_calendar_has_is_no_release_file(site: Site, year: bytes) -> None:
+    damaged = RELEASE.replace(b"2025 09", year + b" 09")
+    site.serve("/debian/dists/bullseye/InRelease", damaged)
+    with pytest.raises(SourceError) as caught:
+        find_archive(DEBIAN_11, f"{site.address}/debian")
+    assert "is not a Release file" in str(caught.value.because)
+
+
 def test_no_archive_in_reach_names_every_address_and_why(site: Site, tmp_path: Path) -> None:
     site.serve("/portal/dists/bullseye/InRelease", b"<html>sign in</html>", "text/html")
     sources = "".join(
