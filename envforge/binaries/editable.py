@@ -21,10 +21,19 @@ def editable_roots(path: Path) -> tuple[Path, ...]:
     found: dict[Path, None] = {}
     for packages in _site_packages(path):
         for root in (*_by_direct_url(packages), *_by_path_file(packages)):
-            resolved = root.resolve()
-            if resolved.is_dir() and not resolved.is_relative_to(path.resolve()):
+            resolved = _folder(root)
+            if resolved and not resolved.is_relative_to(path.resolve()):
                 found[resolved] = None
     return tuple(found)
+
+
+def _folder(named: Path) -> Path | None:
+    """Find the folder behind links; None where a document names no place a file system can have."""
+    try:
+        resolved = named.resolve()
+        return resolved if resolved.is_dir() else None
+    except (OSError, ValueError, RuntimeError):  # too long, a NUL in it, links in a ring
+        return None
 
 
 def _site_packages(path: Path) -> list[Path]:

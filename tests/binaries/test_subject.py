@@ -132,6 +132,10 @@ def test_an_editable_install_is_followed_to_where_it_is(tmp_path):
         '{"url": 3, "dir_info": {"editable": true}}',
         "\xff",
         pytest.param("[" * 9999, id="deep"),
+        '{"url": "file:///a%00b", "dir_info": {"editable": true}}',
+        pytest.param(
+            '{"url": "file:///%s", "dir_info": {"editable": true}}' % ("a" * 5000), id="long"
+        ),
     ],
 )
 def test_a_direct_url_that_says_nothing_is_passed_over(tmp_path, text):
