@@ -322,7 +322,10 @@ def _builds(search: Search, python_origin: PythonOrigin) -> Iterator[Candidate]:
         return
     with_python = _with_python if python_origin == "distribution" else _with_built_python
     yield from _lifted_last(
-        candidate for place in search.places for candidate in with_python(search, place)
+        candidate
+        for place in search.places
+        if not place.broken
+        for candidate in with_python(search, place)
     )
 
 

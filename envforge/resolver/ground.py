@@ -170,19 +170,18 @@ class Ground:
         return frozenset(
             (place.toolkit.version, gcc)
             for place in self.places
-            if self.built_pythons or place.platform.name in self.pythons_of
+            if (self.built_pythons or place.platform.name in self.pythons_of) and not place.broken
             for gcc in self.compilers_of(place)
             if gcc not in self.terrain.refused_gcc(place.toolkit)
         )
 
     @cached_property
     def places(self) -> tuple[Place, ...]:
-        """Every platform with every such toolkit that breaks no rule, best first."""
+        """Every platform with every such toolkit, best first, whatever rule it breaks."""
         found = (
             place
             for toolkit in self.compiling
             for place in self.places_with(self.toolkits[toolkit])
-            if not place.broken
         )
         return tuple(sorted(found, key=lambda place: place.preference))
 
