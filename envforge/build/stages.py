@@ -6,14 +6,12 @@ import contextlib
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
-
-import msgspec
+from typing import NamedTuple
 
 from envforge.build.prepare import Prepared
 from envforge.errors import BuildFailed, OutOfMemory, PatchError
 from envforge.events import Event, OnEvent
-from envforge.image.engine import Build, Capacity, Engine
+from envforge.image.engine import Build, Capacity, Engine, label_json
 from envforge.image.inputs import link
 from envforge.image.lock import CheckLock
 from envforge.patching.edit import DOES_NOT_FIT
@@ -127,15 +125,6 @@ def take_compiled(work: Work) -> Compiled:
 
 def _is_left_beside(name: str) -> bool:
     return name.endswith(".whl") or PurePosixPath(name).name == _BUILT_WITH
-
-
-def label_json(value: Any) -> str:
-    r"""Write JSON for a label: on one line, its ``$`` as ``\u0024``, which reads the same.
-
-    podman 5 ends a label at the first line's end, and takes ``$`` for a variable:
-    https://github.com/containers/podman/issues/29095
-    """
-    return msgspec.json.encode(value, order="sorted").decode().replace("$", "\\u0024")
 
 
 def name_image(work: Work, verified: tuple[CheckLock, ...]) -> str:

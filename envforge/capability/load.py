@@ -18,11 +18,6 @@ from envforge.capability import models
 from envforge.capability.database import Database
 from envforge.errors import DocumentError
 
-try:  # hashlib would load OpenSSL: a quarter of the time of a whole `envforge check`
-    from _blake2 import blake2b
-except ImportError:
-    from hashlib import blake2b
-
 DATA = Path(__file__).parent / "data"
 _STEM = "database-"
 _VERSIONS_KEPT = 4
@@ -30,7 +25,6 @@ _CHECKS = (
     "build_tools database load memory models names profiles ptx pythons submodules torchvision"
     " vendor"
 )
-_COMPILER = tuple(Path(__file__).with_name(f"{module}.py") for module in _CHECKS.split())
 
 
 def load() -> Database:
@@ -79,8 +73,13 @@ def content_hash() -> str:
     carried = _carried()
     if carried is not None:
         return carried.stem.removeprefix(_STEM)
+    try:  # hashlib would load OpenSSL: a quarter of the time of a whole `envforge check`
+        from _blake2 import blake2b  # noqa: PLC0415 -- an installed envforge hashes nothing
+    except ImportError:
+        from hashlib import blake2b  # noqa: PLC0415
     state = blake2b(digest_size=12)
-    for path in (*sorted(DATA.glob("*.yaml")), *_COMPILER):
+    compiler = (Path(__file__).with_name(f"{module}.py") for module in _CHECKS.split())
+    for path in (*sorted(DATA.glob("*.yaml")), *compiler):
         state.update(path.read_bytes())
     return state.hexdigest()
 

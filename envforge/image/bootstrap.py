@@ -24,7 +24,7 @@ from envforge.capability.models import Platform
 from envforge.errors import BuildFailed, DiskFull, EngineUnavailable, EnvforgeError, SourceError
 from envforge.events import Event, OnEvent, ignore
 from envforge.image.base import INCLUDED, VARIANT, base_tag
-from envforge.image.engine import Build, Engine
+from envforge.image.engine import Build, Engine, label_json
 from envforge.sources.archive import FoundArchive, Release, find_archive
 from envforge.sources.child import lines_of, spawn
 from envforge.sources.store import Store, hash_file
@@ -152,7 +152,7 @@ def find_base(engine: Engine, platform: Platform, tag: str | None = None) -> Bas
 def _labels(source: FoundArchive, rootfs: Path) -> dict[str, str]:
     packages = "".join(f"{line}\n" for line in installed_packages(rootfs))
     return {
-        f"{_PREFIX}releases": msgspec.json.encode(source.releases).decode(),
+        f"{_PREFIX}releases": label_json(source.releases),
         f"{_PREFIX}packages-sha256": hashlib.sha256(packages.encode()).hexdigest(),
         f"{_PREFIX}rootfs-sha256": hash_file(rootfs),
     }

@@ -125,7 +125,7 @@ def _may_compile(search: Search) -> bool:
     if ground.unserved or not search.compiling:
         return False
     if ground.is_narrow and not any(
-        toolkit not in search.refused_cuda and gcc not in search.refused_gcc
+        toolkit in search.compiling and gcc not in search.refused_gcc
         for toolkit, gcc in ground.pairings
     ):
         return False

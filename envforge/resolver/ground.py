@@ -177,7 +177,7 @@ class Ground:
 
     @cached_property
     def places(self) -> tuple[Place, ...]:
-        """Every platform with every such toolkit, best first, whatever rule it breaks."""
+        """Every platform with every toolkit that compiles, best first, whatever rule it breaks."""
         found = (
             place
             for toolkit in self.compiling

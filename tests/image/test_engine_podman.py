@@ -14,9 +14,8 @@ from pathlib import Path
 import pytest
 from image_parts import STORAGE_CONF, TINY, Heard, processes_with, wait_until
 
-from envforge.build.stages import label_json
 from envforge.errors import BuildFailed, EngineUnavailable
-from envforge.image.engine import Build, Engine, Launch, connect
+from envforge.image.engine import Build, Engine, Launch, connect, label_json
 from envforge.image.lock import load_lock
 from envforge.training.docker import DockerProcess
 from envforge.training.executor import Ending

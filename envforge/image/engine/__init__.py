@@ -23,7 +23,7 @@ from docker.types import Mount as DockerMount
 from envforge.errors import EngineUnavailable, RunFailed, UsageError
 from envforge.events import Event, OnEvent, ignore
 from envforge.image.engine import podman
-from envforge.image.engine.build import Build, Builder, run_build
+from envforge.image.engine.build import Build, Builder, label_json, run_build
 from envforge.image.engine.builder import find_builder
 from envforge.image.engine.container import (
     Answer,
@@ -51,6 +51,7 @@ __all__ = [
     "Mount",
     "chosen_kind",
     "connect",
+    "label_json",
 ]
 
 EngineKind = Literal["docker", "podman"]

@@ -7,7 +7,9 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, NamedTuple, Protocol
+from typing import IO, Any, NamedTuple, Protocol
+
+import msgspec
 
 from envforge.errors import BuildFailed, EngineUnavailable
 from envforge.events import OnEvent
@@ -19,6 +21,15 @@ from envforge.sources.child import lines_of, spawn
 _PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
 
 
+def label_json(value: Any) -> str:
+    r"""Write JSON for a label: on one line, its ``$`` as ``\u0024``, which reads the same.
+
+    podman 5 ends a label at the first line's end, and takes ``$`` for a variable:
+    https://github.com/containers/podman/issues/29095
+    """
+    return msgspec.json.encode(value, order="sorted").decode().replace("$", "\\u0024")
+
+
 class Build(NamedTuple):
     """What is built: a context folder, and what ``docker build`` takes beside it."""
 
@@ -28,6 +39,7 @@ class Build(NamedTuple):
     target: str | None = None
     build_args: Mapping[str, str] = {}
     labels: Mapping[str, str] = {}
+    """Words without line end or ``$``; whatever else is written by :func:`label_json`."""
     secrets: Mapping[str, Path] = {}
     """Files for ``RUN --mount=type=secret,id=NAME``: no layer keeps them."""
     ca_bundle: Path | None = None
