@@ -92,7 +92,9 @@ def _converted(error: BaseException, arguments: list[str]) -> EnvforgeError:
     if isinstance(error, EnvforgeError):
         return error
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
-        return Interrupted("interrupted")
+        return Interrupted(
+            "stopped before its end", hint="the same command goes on with what is finished"
+        )
     if isinstance(error, UnicodeEncodeError) and error.reason == "surrogates not allowed":
         # bytes that are no UTF-8, which come from names only, where one must be sent or written
         return UsageError("a name is no UTF-8", because=(ascii(error.object)[:200],))
