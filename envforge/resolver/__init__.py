@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
 from envforge.capability.database import Database
@@ -212,9 +212,13 @@ def _deletion_order(rule: Broken) -> tuple[int, str]:
 def _minimal(sets: set[frozenset[str]], rules: list[Broken]) -> list[str]:
     """Deletion filter: leave out each rule in turn; it stays only if a candidate gets free."""
     left = {broken: len(broken) for broken in sets}
+    sets_with = defaultdict[str, list[frozenset[str]]](list)
+    for broken in sets:
+        for id_ in broken:
+            sets_with[id_].append(broken)
     kept = []
     for rule in rules:
-        breaking = [broken for broken in sets if rule.id in broken]
+        breaking = sets_with[rule.id]
         if any(left[broken] == 1 for broken in breaking):
             kept.append(rule.id)
             continue

@@ -47,12 +47,12 @@ class Search:
 
     @cached_property
     def refused_cuda(self) -> rules.Refused:
-        return rules.release_cuda(self.release, self.ground.toolkits)
+        return rules.release_cuda(self.release, self.ground.versions_of_cuda)
 
     @cached_property
     def compiling(self) -> frozenset[str]:
         """Toolkits that compile this release for the card, and whose programs the driver starts."""
-        return self.ground.compiling - self.refused_cuda.keys()
+        return self.ground.compiling - self.refused_cuda.values
 
     @cached_property
     def places(self) -> list[Place]:
@@ -125,13 +125,12 @@ def _may_compile(search: Search) -> bool:
     if ground.unserved or not search.compiling:
         return False
     if ground.is_narrow and not any(
-        toolkit in search.compiling and gcc not in search.refused_gcc
+        toolkit in search.compiling and gcc not in search.refused_gcc.values
         for toolkit, gcc in ground.pairings
     ):
         return False
-    return any(python not in search.refused_pythons for python in ground.versions_of_python) or any(
-        python not in search.refused_built_pythons for python in ground.built_pythons
-    )
+    refused, built = search.refused_pythons.values, search.refused_built_pythons.values
+    return len(refused) < len(ground.versions_of_python) or len(built) < len(ground.built_pythons)
 
 
 def _wheels_of(search: Search, route: RouteKind) -> Iterator[Wheel]:
@@ -303,10 +302,9 @@ def _left_early(search: Search) -> Iterator[Candidate]:
 def _refused(search: Search) -> rules.Grouped:
     """Go through toolkits, the places that have them, and the host compilers there."""
     ground = search.ground
-    each_once = dict.fromkeys(ground.toolkits, 1)
-    yield from rules.grouped(each_once, ground.nvcc, search.refused_cuda)
+    yield from ground.axis_of_cuda.refused(ground.nvcc, search.refused_cuda)
     for undriven, broken in ground.undriven.items():
-        if undriven not in search.refused_cuda:
+        if undriven not in search.refused_cuda.values:
             yield broken, 1
     for version, toolkit in ground.toolkits.items():
         if version in search.compiling:
@@ -342,9 +340,9 @@ def _lifted_last(found: Iterable[Candidate]) -> Iterator[Candidate]:
 
 def _compilers(search: Search, place: Place) -> Iterator[str]:
     """Yield the host compilers that compile the release there, best first."""
-    refused = search.ground.terrain.refused_gcc(place.toolkit)
+    refused = search.ground.terrain.refused_gcc(place.toolkit).values | search.refused_gcc.values
     for gcc in search.ground.compilers_of(place):
-        if gcc not in refused and gcc not in search.refused_gcc:
+        if gcc not in refused:
             yield gcc
 
 
@@ -355,13 +353,12 @@ def _release_rules(search: Search) -> tuple[Broken, ...]:
 
 def _python_rules(search: Search) -> tuple[Broken, ...]:
     """A release that knows none of the Pythons there are is left before any toolkit is tried."""
-    refused, here = search.refused_pythons, search.ground.versions_of_python
-    if len(refused) < len(here):
+    refused, refused_built = search.refused_pythons, search.refused_built_pythons
+    if len(refused.values) < len(search.ground.versions_of_python):
         return ()
-    refused_built = search.refused_built_pythons
-    if len(refused_built) < len(search.ground.built_pythons):
+    if len(refused_built.values) < len(search.ground.built_pythons):
         return ()
-    return next(iter({**refused, **refused_built}.values()), ())
+    return refused.broken if refused.values or refused_built.values else ()
 
 
 def _with_python(search: Search, place: Place) -> Iterator[Candidate]:
@@ -370,8 +367,8 @@ def _with_python(search: Search, place: Place) -> Iterator[Candidate]:
         return
     for gcc in _compilers(search, place):
         for python in pythons:
-            if broken := search.refused_pythons.get(python):
-                yield search.left(broken)
+            if python in search.refused_pythons.values:
+                yield search.left(search.refused_pythons.broken)
             else:
                 yield Candidate(_built(search, place, gcc, python, "distribution"), ())
 
@@ -379,7 +376,7 @@ def _with_python(search: Search, place: Place) -> Iterator[Candidate]:
 def _with_built_python(search: Search, place: Place) -> Iterator[Candidate]:
     for gcc in _compilers(search, place):
         for python in search.ground.built_pythons:
-            if python not in search.refused_built_pythons and not place.has_python(python):
+            if python not in search.refused_built_pythons.values and not place.has_python(python):
                 built = _built(search, place, gcc, python, "source")
                 yield Candidate(built, place.refuses_built(python))
 

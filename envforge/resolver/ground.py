@@ -13,7 +13,7 @@ from envforge.resolver import rules
 from envforge.resolver.model import Broken, Request
 from envforge.values import version_key
 
-Hosts = tuple[Counter[tuple[Broken, ...]], Counter[str]]
+Hosts = tuple[Counter[tuple[Broken, ...]], rules.Axis]
 """Of the places with a toolkit: the rules that some break, the host compilers of the others."""
 
 
@@ -26,6 +26,9 @@ class Terrain:
         self.on_built_pythons = rules.about(database, Place.AXES_OF_BUILT)
         self._places: dict[str, tuple[Place, ...]] = {}
         self._refused_gcc: dict[str, rules.Refused] = {}
+        self._compilers = frozenset(
+            row.version for platform in database.platforms for row in platform.compilers
+        )
 
     def places(self, toolkit: CudaToolkit) -> tuple[Place, ...]:
         """Every platform that can have the toolkit, in the order of the data."""
@@ -38,8 +41,8 @@ class Terrain:
         """Host compilers of any platform that the toolkit's headers refuse."""
         found = self._refused_gcc.get(toolkit.version)
         if found is None:
-            known = {row.version for each in self.database.platforms for row in each.compilers}
-            found = self._refused_gcc[toolkit.version] = rules.host_compiler(toolkit, known)
+            found = rules.host_compiler(toolkit, self._compilers)
+            self._refused_gcc[toolkit.version] = found
         return found
 
     def _found(self, toolkit: CudaToolkit) -> Iterator[Place]:
@@ -137,8 +140,16 @@ class Ground:
         }
 
     @cached_property
+    def versions_of_cuda(self) -> frozenset[str]:
+        return frozenset(self.toolkits)
+
+    @cached_property
+    def axis_of_cuda(self) -> rules.Axis:
+        return rules.Axis(dict.fromkeys(self.toolkits, 1))
+
+    @cached_property
     def nvcc(self) -> rules.Refused:
-        return rules.nvcc(self.architecture, self.toolkits)
+        return rules.nvcc(self.architecture, self.versions_of_cuda)
 
     @cached_property
     def compilers(self) -> frozenset[str]:
@@ -151,15 +162,15 @@ class Ground:
         return bool(self.request.gcc or self.request.platform)
 
     @cached_property
-    def undriven(self) -> rules.Refused:
+    def undriven(self) -> Mapping[str, tuple[Broken, ...]]:
         """Toolkits that compile for the card, and whose programs the driver does not start."""
-        compiling = (toolkit for toolkit in self.toolkits if toolkit not in self.nvcc)
+        compiling = (toolkit for toolkit in self.toolkits if toolkit not in self.nvcc.values)
         return {toolkit: broken for toolkit in compiling if (broken := self.driver(toolkit))}
 
     @cached_property
     def compiling(self) -> frozenset[str]:
         """Toolkits that compile for the card, and whose programs the driver starts."""
-        return frozenset(self.toolkits.keys() - self.nvcc.keys() - self.undriven.keys())
+        return self.versions_of_cuda.difference(self.nvcc.values, self.undriven)
 
     @cached_property
     def pairings(self) -> frozenset[tuple[str, str]]:
@@ -172,7 +183,7 @@ class Ground:
             for place in self.places
             if (self.built_pythons or place.platform.name in self.pythons_of) and not place.broken
             for gcc in self.compilers_of(place)
-            if gcc not in self.terrain.refused_gcc(place.toolkit)
+            if gcc not in self.terrain.refused_gcc(place.toolkit).values
         )
 
     @cached_property
@@ -210,7 +221,7 @@ class Ground:
             found = self._hosts[toolkit.version] = self._hosts_with(toolkit)
         broken_places, compilers = found
         yield from broken_places.items()
-        yield from rules.grouped(compilers, self.terrain.refused_gcc(toolkit), refused)
+        yield from compilers.refused(self.terrain.refused_gcc(toolkit), refused)
 
     def _hosts_with(self, toolkit: CudaToolkit) -> Hosts:
         broken_places, compilers = Counter[tuple[Broken, ...]](), Counter[str]()
@@ -219,7 +230,7 @@ class Ground:
                 broken_places[place.broken] += 1
             else:
                 compilers.update(self.compilers_of(place))
-        return broken_places, compilers
+        return broken_places, rules.Axis(compilers)
 
 
 class Place:

@@ -1,12 +1,14 @@
 """The rules, one function each: do these facts go together? Gives what is broken.
 
 Each bound stands once, in its record; the id of its rule is made from the record's name. A rule
-about a whole axis is asked once for all its values (:data:`Refused`).
+about a whole axis is asked once for all its values (:class:`Refused`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import NamedTuple
 
 from envforge.capability.database import Database
 from envforge.capability.lookup import Card, driver_floor, first_branch
@@ -25,33 +27,48 @@ from envforge.capability.models import (
 from envforge.resolver.model import Broken, RouteKind
 from envforge.values import version_key
 
-Refused = Mapping[str, tuple[Broken, ...]]
-"""The values of one axis that a record refuses, each with the rule it breaks."""
+
+class Refused(NamedTuple):
+    """The values of one axis that a record refuses, and the rule it refuses all of them by."""
+
+    values: frozenset[str]
+    broken: tuple[Broken, ...]
+
+
 Grouped = Iterator[tuple[tuple[Broken, ...], int]]
 """Rules that are broken together, and how many times."""
 
 
-def grouped(values: Mapping[str, int], first: Refused, second: Refused) -> Grouped:
-    """Count what one of two records refuses, or both: the rules broken, and how many values.
+class Axis:
+    """How often each value of an axis stands somewhere; what two records refuse is counted."""
 
-    ``values`` holds how often each stands there.
-    """
-    if not values:
-        return
-    groups = (
-        (first.keys() & second.keys(), _rule_of(first) + _rule_of(second)),
-        (first.keys() - second.keys(), _rule_of(first)),
-        (second.keys() - first.keys(), _rule_of(second)),
-    )
-    for refused, broken in groups:
-        count = sum(map(values.__getitem__, refused & values.keys()))
-        if count:
-            yield broken, count
+    def __init__(self, values: Mapping[str, int]) -> None:
+        self._values = values
+        self._counted: dict[tuple[frozenset[str], frozenset[str]], tuple[int, int, int]] = {}
 
+    def refused(self, first: Refused, second: Refused) -> Grouped:
+        """Yield the rules that are broken, the first record's, the second's or both, and how often.
 
-def _rule_of(refused: Refused) -> tuple[Broken, ...]:
-    """Return the rule that a record refuses its values by: one for all of them."""
-    return next(iter(refused.values()), ())
+        Releases differ in their rules more than in what these refuse: that is counted once.
+        """
+        key = first.values, second.values
+        counted = self._counted.get(key)
+        if counted is None:
+            counted = self._counted[key] = self._count(*key)
+        both, only_first, only_second = counted
+        if both:
+            yield first.broken + second.broken, both
+        if only_first:
+            yield first.broken, only_first
+        if only_second:
+            yield second.broken, only_second
+
+    def _count(self, first: frozenset[str], second: frozenset[str]) -> tuple[int, int, int]:
+        both = self._sum(first & second)
+        return both, self._sum(first) - both, self._sum(second) - both
+
+    def _sum(self, refused: frozenset[str]) -> int:
+        return sum(map(self._values.__getitem__, refused & self._values.keys()))
 
 
 def _broken(id_: str, kind: str, record: Fact, **facts: str) -> Broken:
@@ -146,11 +163,13 @@ def _driver_broken(database: Database, cuda: str, floor: str, kind: str, has: st
     return _broken(f"cuda-{cuda}-driver", kind, toolkit, cuda=cuda, floor=floor, driver=has)
 
 
-def _outside(versions: Iterable[str], bounds: str, rule: Broken) -> Refused:
-    return {version: (rule,) for version in versions if not in_range(version, bounds)}
+@lru_cache(1024)
+def _outside(versions: frozenset[str], bounds: str) -> frozenset[str]:
+    """Return the versions out of bounds: few different ones, asked for by every release."""
+    return frozenset(version for version in versions if not in_range(version, bounds))
 
 
-def nvcc(architecture: Architecture, toolkits: Iterable[str]) -> Refused:
+def nvcc(architecture: Architecture, toolkits: frozenset[str]) -> Refused:
     """The toolkit's compiler must emit code for the card."""
     rule = _broken(
         f"compute-{architecture.compute_capability}-cuda",
@@ -160,10 +179,10 @@ def nvcc(architecture: Architecture, toolkits: Iterable[str]) -> Refused:
         architecture=architecture.name,
         range=architecture.cuda,
     )
-    return _outside(toolkits, architecture.cuda, rule)
+    return Refused(_outside(toolkits, architecture.cuda), (rule,))
 
 
-def release_cuda(release: TorchRelease, toolkits: Iterable[str]) -> Refused:
+def release_cuda(release: TorchRelease, toolkits: frozenset[str]) -> Refused:
     """The release's sources must compile with the toolkit."""
     bounds = release.source_build.cuda
     rule = _broken(
@@ -173,7 +192,7 @@ def release_cuda(release: TorchRelease, toolkits: Iterable[str]) -> Refused:
         torch=release.version,
         range=bounds,
     )
-    return _outside(toolkits, bounds, rule)
+    return Refused(_outside(toolkits, bounds), (rule,))
 
 
 def release_capability(release: TorchRelease, card: Card) -> Iterator[Broken]:
@@ -190,7 +209,7 @@ def release_capability(release: TorchRelease, card: Card) -> Iterator[Broken]:
         )._replace(source=build.compute_capability_basis or build.source)
 
 
-def host_compiler(toolkit: CudaToolkit, compilers: Iterable[str]) -> Refused:
+def host_compiler(toolkit: CudaToolkit, compilers: frozenset[str]) -> Refused:
     """The toolkit's headers must accept the host compiler."""
     rule = _broken(
         f"cuda-{toolkit.version}-gcc",
@@ -199,14 +218,14 @@ def host_compiler(toolkit: CudaToolkit, compilers: Iterable[str]) -> Refused:
         cuda=toolkit.version,
         range=toolkit.gcc,
     )
-    return _outside(compilers, toolkit.gcc, rule)
+    return Refused(_outside(compilers, toolkit.gcc), (rule,))
 
 
-def release_gcc(release: TorchRelease, compilers: Iterable[str]) -> Refused:
+def release_gcc(release: TorchRelease, compilers: frozenset[str]) -> Refused:
     """The release's sources must compile with the host compiler."""
     build = release.source_build
     if build.gcc is None:
-        return {}
+        return Refused(frozenset(), ())
     rule = _broken(
         f"torch-{release.version}-gcc",
         "torch-gcc",
@@ -214,7 +233,7 @@ def release_gcc(release: TorchRelease, compilers: Iterable[str]) -> Refused:
         torch=release.version,
         range=build.gcc,
     )
-    return _outside(compilers, build.gcc, rule)
+    return Refused(_outside(compilers, build.gcc), (rule,))
 
 
 def release_python(release: TorchRelease, pythons: Iterable[str]) -> Refused:
@@ -228,7 +247,7 @@ def release_python(release: TorchRelease, pythons: Iterable[str]) -> Refused:
         torch=release.version,
         pythons=", ".join(known) or "none known",
     )
-    return {python: (rule,) for python in pythons if python not in (*known, *lifted)}
+    return Refused(frozenset(pythons).difference(known, lifted), (rule,))
 
 
 def wheel_python(
