@@ -129,7 +129,13 @@ def _may_compile(search: Search) -> bool:
         for toolkit, gcc in ground.pairings
     ):
         return False
+    return _has_python(search)
+
+
+def _has_python(search: Search) -> bool:
+    """Tell whether the release knows one of the Pythons there are, or that can be built."""
     refused, built = search.refused_pythons.values, search.refused_built_pythons.values
+    ground = search.ground
     return len(refused) < len(ground.versions_of_python) or len(built) < len(ground.built_pythons)
 
 
@@ -354,11 +360,8 @@ def _release_rules(search: Search) -> tuple[Broken, ...]:
 def _python_rules(search: Search) -> tuple[Broken, ...]:
     """A release that knows none of the Pythons there are is left before any toolkit is tried."""
     refused, refused_built = search.refused_pythons, search.refused_built_pythons
-    if len(refused.values) < len(search.ground.versions_of_python):
-        return ()
-    if len(refused_built.values) < len(search.ground.built_pythons):
-        return ()
-    return refused.broken if refused.values or refused_built.values else ()
+    asked_for_none = not (refused.values or refused_built.values)
+    return () if asked_for_none or _has_python(search) else refused.broken
 
 
 def _with_python(search: Search, place: Place) -> Iterator[Candidate]:
