@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import msgspec
+import platformdirs
 
 from envforge import assets
 from envforge.build.prepare import plan_of
@@ -33,6 +34,7 @@ from envforge.values import ComputeCapability, DeviceCode, Support, best_support
 
 _PROGRAM = "rehearse.py"
 _INSIDE = "/envforge-verify"
+_CACHE_INSIDE = "/envforge-jit"
 _LAZY = {
     # A library built for PTX alone is otherwise compiled whole before its first kernel runs:
     # https://docs.nvidia.com/cuda/cuda-c-programming-guide/index.html#lazy-loading
@@ -57,7 +59,8 @@ class Operator(msgspec.Struct, frozen=True, kw_only=True):
     error: float | None = None
     """Largest deviation, results and gradients, as a part of the largest value."""
     first_s: float | None = None
-    """Seconds of the first time: compiled from PTX, loaded, computed."""
+    """Seconds of the first time: compiled from PTX, unless an earlier rehearsal left that in the
+    driver's cache, loaded, computed."""
     again_s: float | None = None
     said: str | None = None
 
@@ -81,6 +84,8 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """What torch says it was compiled for; empty for releases that cannot say."""
     ready_s: float
     """Until the first kernel had run."""
+    processes: int
+    """How many computed at a time."""
 
 
 class Rehearsal(msgspec.Struct, frozen=True, kw_only=True):
@@ -163,8 +168,11 @@ def rehearse_image(engine: Engine, lock: Lock, on_event: OnEvent) -> Rehearsal:
     launch = Launch(
         lock.image_id,
         [lock.python, f"{_INSIDE}/{_PROGRAM}"],
-        mounts=[Mount(assets.TEMPLATES / "verify", _INSIDE)],
-        env={**_LAZY, "CUDA_CACHE_PATH": "/tmp/envforge-jit", "HOME": "/tmp"},  # noqa: S108 -- inside
+        mounts=[
+            Mount(assets.TEMPLATES / "verify", _INSIDE),
+            Mount(_compiled_code(), _CACHE_INSIDE, read_only=False),
+        ],
+        env={**_LAZY, "CUDA_CACHE_PATH": _CACHE_INSIDE, "HOME": "/tmp"},  # noqa: S108 -- inside
         network="none",
         gpus=True,
     )
@@ -181,10 +189,19 @@ def rehearse_local(
     """
     python = probe_interpreter(interpreter).python
     program = str(assets.TEMPLATES / "verify" / _PROGRAM)
-    with tempfile.TemporaryDirectory(prefix="envforge-") as folder:
-        env = {"CUDA_CACHE_PATH": folder, **environment, **_LAZY}
-        with spawn([python, program], env=env, cwd=Path(folder)) as process:
-            return _rehearsal(lines_of(process), codes, on_event)
+    env = {"CUDA_CACHE_PATH": str(_compiled_code()), **environment, **_LAZY}
+    with (
+        tempfile.TemporaryDirectory(prefix="envforge-") as folder,
+        spawn([python, program], env=env, cwd=Path(folder)) as process,
+    ):
+        return _rehearsal(lines_of(process), codes, on_event)
+
+
+def _compiled_code() -> Path:
+    """Return where the driver keeps what it compiled: minutes that are not spent twice."""
+    folder = platformdirs.user_cache_path("envforge") / "jit"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _rehearsal(lines: Iterable[str], codes: tuple[str, ...], on_event: OnEvent) -> Rehearsal:
@@ -203,9 +220,14 @@ def _rehearsal(lines: Iterable[str], codes: tuple[str, ...], on_event: OnEvent) 
         standing=standing,
         executed=_executed(codes or standing.codes, standing),
         codes=codes or standing.codes,
-        operators=tuple(msgspec.convert(row, Operator) for row in rows[1:-1]),
+        operators=tuple(sorted((msgspec.convert(row, Operator) for row in rows[1:-1]), key=_order)),
         training=msgspec.convert(rows[-1], Training),
     )
+
+
+def _order(row: Operator) -> tuple[str, str, str]:
+    """They come as they are done."""
+    return row.part, row.operator, row.precision
 
 
 def _rows(lines: Iterable[str], said: list[str], on_event: OnEvent) -> Iterator[dict[str, Any]]:

@@ -18,7 +18,7 @@ from envforge.verify import _rehearsal, find_stand_in
 
 CARD = {
     "card": "NVIDIA H200", "capability": [9, 0], "torch": "1.13.1", "cuda": "11.8",
-    "codes": ["sm_35", "compute_35"], "ready_s": 1.5,
+    "codes": ["sm_35", "compute_35"], "ready_s": 1.5, "processes": 4,
 }  # fmt: skip
 RIGHT = {
     "operator": "sorting", "part": "sorting", "precision": "float", "outcome": "right",

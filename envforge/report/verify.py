@@ -29,7 +29,7 @@ def rehearsal_text(rehearsal: Rehearsal) -> str:
     standing, training = rehearsal.standing, rehearsal.training
     lines = [
         click.style(f"torch {standing.torch} (CUDA {standing.cuda}) on {standing.card}", bold=True),
-        f"the first kernel had run after {standing.ready_s:.2f} s",
+        f"first kernel after {standing.ready_s:.2f} s, {standing.processes} processes at a time",
         "",
         rows_text([_row(row) for row in rehearsal.operators]),
         "",

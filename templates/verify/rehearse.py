@@ -4,11 +4,18 @@ Each operator runs in double precision on the CPU for the truth, then twice on t
 time holds what the driver does once (compile PTX, load code), the second the computing. One line of
 JSON for each, the card first and a training last. Runs on Python from 2.7 and torch from 0.4; an
 operator this torch does not have is said to be absent.
+
+Each is computed in a process of its own, as many at a time as fit: the driver compiles on one core,
+minutes for some operators, and after one that faults a process computes nothing any more.
 """
 
 from __future__ import print_function
 
 import json
+import multiprocessing
+import multiprocessing.pool
+import os
+import subprocess
 import sys
 import time
 
@@ -21,6 +28,11 @@ TOLERANCE = {"float": 1e-4, "half": 2e-2, "double": 1e-9}
 """Of the largest value of the truth: sums are made in another order on a card."""
 STEPS = 40
 CARD = "cuda"
+TRAINING = "training"
+COMMAND = [sys.executable, "-W", "ignore", os.path.abspath(__file__)]
+"""Computes one thing, whose name and precision come behind it."""
+ROOM = {"memory": 2 << 30, "card": 1 << 30}
+"""Bytes a process is given: torch with CUDA's libraries, their code and context on the card."""
 
 
 def operator(kind, name=None):
@@ -343,14 +355,58 @@ def say(**row):
     sys.stdout.flush()
 
 
-def rows():
-    """Judge every operator, and some in the other precisions, too."""
-    for name, kind, function in OPERATORS:
-        yield judge(name, kind, function, "float")
-    for precision in ("double", "half"):
-        for name, kind, function in OPERATORS:
-            if name in ("arithmetic", "matrix_products", "convolution"):
-                yield judge(name, kind, function, precision)
+def jobs():
+    """Return what is to be computed, as name and precision: the longest first."""
+    single = [(name, "float") for name, _, _ in OPERATORS]
+    others = [(name, precision) for precision in ("double", "half")
+              for name in ("arithmetic", "matrix_products", "convolution")]
+    return [(TRAINING, "float")] + single + others
+
+
+def row_of(name, precision):
+    """Compute one of the jobs here."""
+    if name == TRAINING:
+        (losses, step_s), (truth, _) = train(CARD), train("cpu")
+        return dict(training=losses, on_cpu=truth, step_s=step_s)
+    _, kind, function = next(row for row in OPERATORS if row[0] == name)
+    return judge(name, kind, function, precision)
+
+
+def row_of_process(job):
+    """Compute a job in a process of its own; where that dies, say so of its operator."""
+    name, precision = job
+    environment = dict(os.environ, OMP_NUM_THREADS="1")
+    process = subprocess.Popen(COMMAND + [name, precision], stdout=subprocess.PIPE, env=environment)
+    said = process.communicate()[0].decode("utf-8", "replace").splitlines()
+    if process.returncode == 0 and said:
+        return json.loads(said[-1])
+    end = "its process ended with {}".format(process.returncode)
+    if name == TRAINING:
+        sys.stdout.write("training: {}\n".format(end))
+        return None
+    part = next(kind for known, kind, _ in OPERATORS if known == name)
+    return dict(operator=name, part=part, precision=precision, outcome="failed", said=end)
+
+
+def count_processes(card_memory):
+    """Return how many fit on the card and beside it at a time."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    fitting = min(memory // ROOM["memory"], card_memory // ROOM["card"] - 1)
+    return int(max(1, min(multiprocessing.cpu_count(), fitting)))
+
+
+def rows(processes):
+    """Yield the row of every job as it comes, the training's last."""
+    training = None
+    pool = multiprocessing.pool.ThreadPool(processes)
+    for row in pool.imap_unordered(row_of_process, jobs()):
+        if row and "operator" in row:
+            yield row
+        else:
+            training = row
+    pool.close()
+    if training:
+        yield training
 
 
 def main():
@@ -359,16 +415,19 @@ def main():
         say(error="torch {} sees no card".format(torch.__version__))
         return 1
     forbid_tf32()
+    if sys.argv[1:]:
+        say(**row_of(*sys.argv[1:]))
+        return 0
     began = time.time()
     torch.zeros(1, device="cuda").add_(1).item()
+    ready_s = time.time() - began
     codes = torch.cuda.get_arch_list() if hasattr(torch.cuda, "get_arch_list") else []
+    processes = count_processes(torch.cuda.get_device_properties(0).total_memory)
     say(card=torch.cuda.get_device_name(0), capability=list(torch.cuda.get_device_capability(0)),
         torch=str(torch.__version__), cuda=torch.version.cuda, codes=codes,
-        ready_s=time.time() - began)
-    for row in rows():
+        ready_s=ready_s, processes=processes)
+    for row in rows(processes):
         say(**row)
-    (losses, step_s), (truth, _) = train(CARD), train("cpu")
-    say(training=losses, on_cpu=truth, step_s=step_s)
     return 0
 
 
