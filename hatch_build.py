@@ -28,11 +28,11 @@ class CompiledDatabase(BuildHookInterface):
         try:
             import msgspec  # noqa: PLC0415 -- only where something is compiled
 
-            from envforge.capability import load  # noqa: PLC0415
+            from envforge.capability import load, tables  # noqa: PLC0415
         finally:
             sys.path.remove(self.root)
         path = folder / load.compiled_name(load.content_hash())
-        path.write_bytes(msgspec.msgpack.encode(load.compile_yaml()))
+        path.write_bytes(msgspec.msgpack.encode(tables.compile_yaml()))
         return path
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:  # noqa: ARG002

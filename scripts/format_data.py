@@ -22,8 +22,8 @@ from typing import Any
 
 import msgspec
 
-from envforge.capability.load import DATA, read_table
 from envforge.capability.models import Fact
+from envforge.capability.tables import DATA, read_table
 
 WIDTH = 120
 """A record longer than this gets a line for each field."""

@@ -34,8 +34,8 @@ from envforge.binaries.fatbin import Fatbin
 from envforge.binaries.kernels import kernels_of
 from envforge.binaries.library import find_fatbins
 from envforge.binaries.parts import codes_of
-from envforge.capability.load import read_table
 from envforge.capability.models import Linalg, Measurement, Wheel, WheelCudnn, WheelFile
+from envforge.capability.tables import read_table
 from envforge.events import Event, OnEvent, ignore
 from envforge.report.progress import progress
 from envforge.sources.fetch import WheelInput, fetch_wheel

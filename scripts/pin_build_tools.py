@@ -39,13 +39,14 @@ from envforge.capability.database import Database
 from envforge.capability.lookup import Card, find_card
 from envforge.capability.models import PlatformPython, in_range
 from envforge.capability.pythons import PythonSource
+from envforge.capability.tables import DATA
 from envforge.errors import UnknownName
 from envforge.resolver import Request, Resolution
 from envforge.resolver.candidates import candidates, searches
 from envforge.resolver.ground import Terrain
 from envforge.resolver.model import PythonOrigin
 
-TARGET = database_load.DATA / "pinned_builds.yaml"
+TARGET = DATA / "pinned_builds.yaml"
 AT_ONCE = 16
 CUDA = ("cuda-", "nvidia-", "triton")
 """What a published wheel takes CUDA from: a build from source is linked with the toolkit."""

@@ -26,9 +26,10 @@ from packaging.utils import parse_wheel_filename
 from packaging.version import Version
 
 from envforge.capability import load as database_load
+from envforge.capability.tables import DATA
 from envforge.documents import parse_yaml
 
-TARGET = database_load.DATA / "requirements.yaml"
+TARGET = DATA / "requirements.yaml"
 WEEKS = 4
 ALWAYS = ("numpy",)
 """Recent releases of torch work without numpy, and warn; 1.0.1 does not import without it."""

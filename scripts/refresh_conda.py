@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 from format_data import plain, write_rows
 
-from envforge.capability.load import DATA
 from envforge.capability.models import CondaBuild
+from envforge.capability.tables import DATA
 from envforge.documents import parse_yaml
 from envforge.values import version_key
 

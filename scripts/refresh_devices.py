@@ -17,8 +17,8 @@ from pathlib import Path
 
 from format_data import dump, head_of, plain
 
-from envforge.capability.load import DATA, DeviceTable, read_table
 from envforge.capability.models import Device
+from envforge.capability.tables import DATA, DeviceTable, read_table
 
 TARGET = DATA / "devices.yaml"
 NVIDIA = "10de"

@@ -19,8 +19,8 @@ from package_index import files_of
 from packaging.utils import parse_wheel_filename
 from packaging.version import Version
 
-from envforge.capability.load import DATA, read_table
 from envforge.capability.models import Wheel, WheelFile
+from envforge.capability.tables import DATA, read_table
 from envforge.values import version_key
 
 TARGET = DATA / "wheels.yaml"

@@ -12,9 +12,9 @@ import msgspec
 import pytest
 
 from envforge.capability.database import Database
-from envforge.capability.load import DATA, compile_yaml, read_table
 from envforge.capability.lookup import covers_cudnn, notes_of
 from envforge.capability.models import Fact, in_range, parse_range
+from envforge.capability.tables import DATA, compile_yaml, read_table
 from envforge.documents import parse_yaml
 from envforge.errors import DocumentError
 from envforge.patching.series import load_series

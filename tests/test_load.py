@@ -12,7 +12,8 @@ import pytest
 
 from envforge.capability import load as loading
 from envforge.capability.database import Database
-from envforge.capability.load import DATA, compile_yaml, load
+from envforge.capability.load import load
+from envforge.capability.tables import DATA, compile_yaml
 from envforge.errors import DocumentError
 
 ROOT = Path(__file__).parent.parent
@@ -37,7 +38,7 @@ def test_a_changed_file_is_never_answered_from_an_old_compilation(tmp_path, monk
     for path in DATA.glob("*.yaml"):
         text = path.read_text(encoding="utf-8")
         (copy / path.name).write_text(text + "# one more line\n", encoding="utf-8")
-    monkeypatch.setattr(loading, "DATA", copy)
+    monkeypatch.setattr(loading, "_DATA", str(copy))
     assert loading.content_hash() != before
 
 
@@ -65,7 +66,7 @@ def test_what_few_questions_need_is_decoded_only_when_asked_for():
 def test_a_damaged_file_of_a_wheel_is_named(tmp_path, monkeypatch, database):
     carried = tmp_path / loading.compiled_name("0123abcd")
     carried.write_bytes(msgspec.msgpack.encode(database))
-    monkeypatch.setattr(loading, "DATA", tmp_path)
+    monkeypatch.setattr(loading, "_DATA", str(tmp_path))
     assert (load(), loading.content_hash()) == (database, "0123abcd")
     carried.write_bytes(carried.read_bytes()[:1000])
     with pytest.raises(DocumentError, match=r"database-0123abcd\.msgpack is damaged") as caught:

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 import envforge
 from envforge import assets
 from envforge.binaries.editable import editable_roots
-from envforge.capability.load import DATA, read_table
+from envforge.capability.tables import DATA, read_table
 from envforge.documents import parse_yaml, to_json
 from envforge.errors import EnvforgeError
 from envforge.events import ignore
@@ -166,7 +166,7 @@ def _absent_or(read: Callable[[Path], object]) -> Callable[[Path], object]:
 
 
 DOCUMENTS = [
-    Document(f"data/{path.name}", some_rows(path), read_table, "capability.load")
+    Document(f"data/{path.name}", some_rows(path), read_table, "capability.tables")
     for path in sorted(DATA.glob("*.yaml"))
 ] + [
     *(Document(f"{path.parent.name}/recipe.yaml", [_text(path)],

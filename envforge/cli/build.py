@@ -7,15 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from envforge.cli.options import (
-    engine_option,
-    json_option,
-    mirror_options,
-    plan_options,
-    progress_options,
-    request_options,
-    to_request,
-)
+from envforge.cli.build_options import engine_option, mirror_options, plan_options
+from envforge.cli.options import json_option, progress_options, request_options, to_request
 from envforge.errors import UsageError
 
 if TYPE_CHECKING:

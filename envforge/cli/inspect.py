@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from envforge.cli.options import complete_cards, engine_option, json_option, progress_options
+from envforge.cli.build_options import engine_option
+from envforge.cli.options import complete_cards, json_option, progress_options
 from envforge.errors import UsageError
 
 if TYPE_CHECKING:

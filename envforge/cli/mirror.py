@@ -7,12 +7,8 @@ from typing import Any
 
 import click
 
-from envforge.cli.options import (
-    json_option,
-    plan_options,
-    progress_options,
-    request_options,
-)
+from envforge.cli.build_options import plan_options
+from envforge.cli.options import json_option, progress_options, request_options
 
 _DIRECTORY = click.argument(
     "directory", type=click.Path(path_type=Path, file_okay=False), metavar="DIR"

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from envforge.cli.options import engine_option, json_option, mirror_options, progress_options
+from envforge.cli.build_options import engine_option, mirror_options
+from envforge.cli.options import json_option, progress_options
 from envforge.errors import EnvforgeError, UsageError
 
 if TYPE_CHECKING:

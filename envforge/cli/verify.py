@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from envforge.cli.options import engine_option, json_option, progress_options
+from envforge.cli.build_options import engine_option
+from envforge.cli.options import json_option, progress_options
 from envforge.errors import UsageError, VerificationFailed
 
 if TYPE_CHECKING:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 from envforge.hardware.cards import DetectedGpu, Layer
@@ -27,7 +26,7 @@ class Joined(NamedTuple):
 def ask_driver(
     cards: Sequence[DetectedGpu],
     host: Host,
-    root: Path,
+    root: str,
     environ: Mapping[str, str],
     probes: Probes,
 ) -> Joined:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 from envforge.hardware.pci import PciGpu
@@ -35,14 +34,14 @@ class DetectedGpu(NamedTuple):
 
 
 def file_cards(
-    root: Path, bus: Sequence[PciGpu], information: Mapping[str, Information]
+    root: str, bus: Sequence[PciGpu], information: Mapping[str, Information]
 ) -> list[DetectedGpu]:
     """List the cards in bus order, a Jetson's own GPU first; no process, no library."""
     return [*_tegra_card(root), *_pci_cards(root, bus, information)]
 
 
 def _pci_cards(
-    root: Path, bus: Sequence[PciGpu], information: Mapping[str, Information]
+    root: str, bus: Sequence[PciGpu], information: Mapping[str, Information]
 ) -> Iterator[DetectedGpu]:
     for function in bus:
         said = said_of(function.address, information)
@@ -58,7 +57,7 @@ def _pci_cards(
         )
 
 
-def _tegra_card(root: Path) -> Iterator[DetectedGpu]:
+def _tegra_card(root: str) -> Iterator[DetectedGpu]:
     if tegra := find_tegra(root):
         yield DetectedGpu(
             detected_by="device-tree",

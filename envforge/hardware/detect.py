@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Container, Iterator, Mapping, Sequence
-from pathlib import Path
+from os.path import join
 from typing import Literal, NamedTuple
 
 from envforge.hardware.cards import DetectedGpu, file_cards, module_cards
@@ -41,7 +41,7 @@ class Detection(NamedTuple):
 
 
 def detect(
-    root: Path = Path("/"),
+    root: str = "/",
     environ: Mapping[str, str] = os.environ,
     *,
     asking: Asking = "if-needed",
@@ -51,7 +51,7 @@ def detect(
     """Find the cards. ``known`` holds the device ids (``1187``) that need no driver to explain."""
     host = read_host(root, environ)
     information = described_cards(root)
-    functions, virtual = scan(root / "sys")
+    functions, virtual = scan(join(root, "sys"))
     cards = file_cards(root, functions, information)
     findings: list[Finding] = []
     needed = asking == "always" or (asking == "if-needed" and _is_open(cards, environ, known))
@@ -80,9 +80,9 @@ def _is_unknown(card: DetectedGpu, known: Container[str] | None) -> bool:
     return known is not None and card.pci_id is not None and card.pci_id[5:] not in known
 
 
-def _driver_signs(root: Path, host: Host) -> bool:
+def _driver_signs(root: str, host: Host) -> bool:
     loaded = host.driver_detected_by in ("sysfs", "proc")
-    return loaded or any(there_is(root / sign) for sign in _SIGNS)
+    return loaded or any(there_is(join(root, sign)) for sign in _SIGNS)
 
 
 def _of_machine(host: Host, virtual: int) -> Iterator[Finding]:
@@ -99,7 +99,7 @@ def _of_card(
     card: DetectedGpu,
     known: Container[str] | None,
     information: Mapping[str, Information],
-    root: Path,
+    root: str,
 ) -> Iterator[Finding]:
     if card.pci_id and _is_unknown(card, known):
         yield Finding("unknown-device", card.address, {"pci_id": card.pci_id})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from pathlib import Path
+from os.path import join
 from typing import Literal, NamedTuple
 
 from envforge.errors import UsageError
@@ -47,14 +47,14 @@ class Host(NamedTuple):
     """``x86_64``, ``aarch64``: wheels are built for one of them."""
 
 
-def read_host(root: Path = Path("/"), environ: Mapping[str, str] = os.environ) -> Host:
+def read_host(root: str = "/", environ: Mapping[str, str] = os.environ) -> Host:
     """Read the facts of this machine; ``ENVFORGE_DRIVER`` overrides the driver.
 
     UsageError where that is no version.
     """
     driver, layer = _driver(root, environ)
     cuda = _libraries(root, "libcuda")
-    kernel = text_of(root / "proc/sys/kernel/osrelease") or os.uname().release
+    kernel = text_of(join(root, "proc/sys/kernel/osrelease")) or os.uname().release
     return Host(
         driver=driver,
         kernel=kernel,
@@ -66,17 +66,17 @@ def read_host(root: Path = Path("/"), environ: Mapping[str, str] = os.environ) -
         container=_container(root, environ),
         container_toolkit=next(iter(_libraries(root, "libnvidia-container")), None),
         machine=os.uname().machine,
-        wsl=there_is(root / "dev/dxg") and "microsoft" in kernel.lower(),
+        wsl=there_is(join(root, "dev/dxg")) and "microsoft" in kernel.lower(),
     )
 
 
-def _driver(root: Path, environ: Mapping[str, str]) -> tuple[str, DriverLayer] | tuple[None, None]:
+def _driver(root: str, environ: Mapping[str, str]) -> tuple[str, DriverLayer] | tuple[None, None]:
     """``/sys/module`` exists for every loaded module; ``/proc`` is what old drivers have."""
     if named := environ.get("ENVFORGE_DRIVER"):
         return _named_driver(named), "ENVFORGE_DRIVER"
-    if match := _VERSION.search(text_of(root / "sys/module/nvidia/version")):
+    if match := _VERSION.search(text_of(join(root, "sys/module/nvidia/version"))):
         return match[0], "sysfs"
-    if match := _VERSION.search(text_of(root / "proc/driver/nvidia/version")):
+    if match := _VERSION.search(text_of(join(root, "proc/driver/nvidia/version"))):
         return match[0], "proc"
     return None, None
 
@@ -90,29 +90,29 @@ def _named_driver(text: str) -> str:
     return text
 
 
-def _flavour(root: Path) -> Literal["open", "proprietary"] | None:
+def _flavour(root: str) -> Literal["open", "proprietary"] | None:
     """``NVIDIA UNIX Open Kernel Module for x86_64  580.159.04``; the other has no *Open*."""
-    line = text_of(root / "proc/driver/nvidia/version").partition("\n")[0]
+    line = text_of(join(root, "proc/driver/nvidia/version")).partition("\n")[0]
     if "Kernel Module" not in line:
         return None
     return "open" if "Open Kernel Module" in line else "proprietary"
 
 
-def _libraries(root: Path, name: str) -> list[str]:
+def _libraries(root: str, name: str) -> list[str]:
     """Versions of an installed library, by the files that its soname links end at."""
-    links = [root / folder / f"{name}.so.1" for folder in _LIBRARY_FOLDERS]
+    links = [join(root, folder, f"{name}.so.1") for folder in _LIBRARY_FOLDERS]
     ends = [os.path.realpath(link) for link in links if link_name(link)]
     found = [_VERSION.search(end.rpartition(".so.")[2]) for end in ends]
     return [match[0] for match in found if match]
 
 
-def _container(root: Path, environ: Mapping[str, str]) -> str | None:
+def _container(root: str, environ: Mapping[str, str]) -> str | None:
     """The marks that engines leave: there is no one way to ask the kernel."""
     if environ.get("APPTAINER_CONTAINER") or environ.get("SINGULARITY_CONTAINER"):
         return "apptainer"
-    if there_is(root / "run/.containerenv"):
+    if there_is(join(root, "run/.containerenv")):
         return "podman"
-    if there_is(root / ".dockerenv"):
+    if there_is(join(root, ".dockerenv")):
         return "docker"
     if "KUBERNETES_SERVICE_HOST" in environ:
         return "kubernetes"
@@ -127,8 +127,8 @@ def _glibc() -> str | None:
     return text.removeprefix("glibc ") or None
 
 
-def _distribution(root: Path) -> str | None:
-    lines = (line.partition("=") for line in text_of(root / "etc/os-release").splitlines())
+def _distribution(root: str) -> str | None:
+    lines = (line.partition("=") for line in text_of(join(root, "etc/os-release")).splitlines())
     fields = {name: value.strip("\"'") for name, _, value in lines}
     name, version = fields.get("ID"), fields.get("VERSION_ID")
     return f"{name}-{version}" if name and version else None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from os.path import join
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def nvml_argv() -> list[str]:
 
 
 def ask_nvml(
-    root: Path,
+    root: str,
     environ: Mapping[str, str],
     timeout_s: float,
     argv: Sequence[str] | None = None,
@@ -42,12 +43,12 @@ def ask_nvml(
     return LayerReport(gpus, driver, tuple(_failures(answer, rows, timeout_s)))
 
 
-def _with_wsl_libraries(root: Path, environ: Mapping[str, str]) -> Mapping[str, str]:
-    folder = root / _WSL_LIBRARIES
+def _with_wsl_libraries(root: str, environ: Mapping[str, str]) -> Mapping[str, str]:
+    folder = join(root, _WSL_LIBRARIES)
     if not there_is(folder):
         return environ
     known = environ.get("LD_LIBRARY_PATH", "")
-    return {**environ, "LD_LIBRARY_PATH": f"{known}:{folder}" if known else str(folder)}
+    return {**environ, "LD_LIBRARY_PATH": f"{known}:{folder}" if known else folder}
 
 
 def _rows(answer: Answer) -> Iterator[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
+from os.path import join
 from typing import NamedTuple
 
 from envforge.hardware.files import link_name, names_in, text_of, there_is
@@ -24,33 +24,34 @@ class PciGpu(NamedTuple):
     """The kernel driver that holds it: ``nvidia``, ``nouveau``, ``vfio-pci``."""
 
 
-def scan(sys: Path = Path("/sys")) -> tuple[list[PciGpu], int]:
+def scan(sys: str = "/sys") -> tuple[list[PciGpu], int]:
     """List NVIDIA's GPU functions in bus order, and count the virtual ones that were left out.
 
     On the host of a vGPU those are slices of a card that is listed itself, with the same device id;
     ``physfn`` points to it. A guest has no such link: there the slice is the card.
     """
-    folder = sys / "bus/pci/devices"
-    found = [gpu for name in names_in(folder) if (gpu := _gpu(folder / name)) is not None]
-    real = [gpu for gpu in found if not there_is(folder / gpu.address / "physfn")]
+    folder = join(sys, "bus/pci/devices")
+    found = [gpu for name in names_in(folder) if (gpu := _gpu(folder, name)) is not None]
+    real = [gpu for gpu in found if not there_is(join(folder, gpu.address, "physfn"))]
     real.sort(key=lambda gpu: bus_order(gpu.address))
     return real, len(found) - len(real)
 
 
-def find_gpus(sys: Path = Path("/sys")) -> list[PciGpu]:
+def find_gpus(sys: str = "/sys") -> list[PciGpu]:
     """List NVIDIA's GPU functions, in bus order; empty where sysfs has no PCI bus."""
     return scan(sys)[0]
 
 
-def _gpu(function: Path) -> PciGpu | None:
-    if text_of(function / "vendor").lower() != _NVIDIA:
+def _gpu(folder: str, address: str) -> PciGpu | None:
+    function = join(folder, address)
+    if text_of(join(function, "vendor")).lower() != _NVIDIA:
         return None
-    if not text_of(function / "class").lower().startswith(_GPU_CLASSES):
+    if not text_of(join(function, "class")).lower().startswith(_GPU_CLASSES):
         return None
-    device = text_of(function / "device").lower()
+    device = text_of(join(function, "device")).lower()
     if len(device) != _ID_LENGTH or not device.startswith("0x") or not _HEX.issuperset(device[2:]):
         return None
-    return PciGpu(function.name, f"10de:{device[2:]}", link_name(function / "driver"))
+    return PciGpu(address, f"10de:{device[2:]}", link_name(join(function, "driver")))
 
 
 def bus_order(address: str | None) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ https://download.nvidia.com/XFree86/Linux-x86_64/470.256.02/README/procinterface
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from os.path import join
 from typing import NamedTuple
 
 from envforge.hardware.files import names_in, text_of, there_is
@@ -28,11 +28,11 @@ class Information(NamedTuple):
     excluded: bool = False
 
 
-def described_cards(root: Path) -> dict[str, Information]:
+def described_cards(root: str) -> dict[str, Information]:
     """Map the PCI address of every card the module holds to what it says about the card."""
-    folder = root / "proc/driver/nvidia/gpus"
+    folder = join(root, "proc/driver/nvidia/gpus")
     return {
-        address: parse_information(text_of(folder / name / "information"))
+        address: parse_information(text_of(join(folder, name, "information")))
         for name in names_in(folder)
         if (address := normal_address(name))
     }
@@ -65,17 +65,17 @@ def _uuid(text: str) -> str | None:
     return f"GPU-{digits}" if whole and text.startswith("GPU-") else None
 
 
-def count_mig_instances(root: Path, said: Information | None) -> int | None:
+def count_mig_instances(root: str, said: Information | None) -> int | None:
     """Count the compute instances cut out of the card; None where the driver does not tell.
 
     https://docs.nvidia.com/datacenter/tesla/mig-user-guide/device-nodes-and-capabilities.html
     """
-    mig = root / f"proc/driver/nvidia/capabilities/gpu{said.minor if said else None}/mig"
+    mig = join(root, f"proc/driver/nvidia/capabilities/gpu{said.minor if said else None}/mig")
     if not there_is(mig):
         return None
     return sum(
         name.startswith("ci")
         for instance in names_in(mig)
         if instance.startswith("gi")
-        for name in names_in(mig / instance)
+        for name in names_in(join(mig, instance))
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from os.path import join
 
 from envforge.hardware.cards import DetectedGpu
 from envforge.hardware.files import names_in, there_is
@@ -33,7 +33,7 @@ def reach(
     cards: Sequence[DetectedGpu],
     host: Host,
     information: Mapping[str, Information],
-    root: Path,
+    root: str,
     environ: Mapping[str, str],
 ) -> tuple[list[DetectedGpu], list[Finding]]:
     """Set ``visible`` of every card, and say what hides the hidden ones."""
@@ -62,7 +62,7 @@ def _left_by_environment(
 
 
 def _hiding(
-    card: DetectedGpu, host: Host, information: Mapping[str, Information], root: Path
+    card: DetectedGpu, host: Host, information: Mapping[str, Information], root: str
 ) -> Finding | None:
     if finding := binding_finding(card, host):
         return finding
@@ -74,18 +74,18 @@ def _hiding(
     return None
 
 
-def _withheld(said: Information | None, information: Mapping[str, Information], root: Path) -> bool:
+def _withheld(said: Information | None, information: Mapping[str, Information], root: str) -> bool:
     """Tell by its device node: sysfs shows every card of the host, in a container too.
 
     NVIDIA's runtime also hides the cards it withholds from ``/proc/driver/nvidia/gpus``.
     """
     if said and said.minor is not None:
-        return not there_is(root / f"dev/nvidia{said.minor}")
+        return not there_is(join(root, f"dev/nvidia{said.minor}"))
     return (said is None and bool(information)) or not _device_nodes(root)
 
 
 def _some_hidden(
-    cards: Sequence[DetectedGpu], host: Host, information: Mapping[str, Information], root: Path
+    cards: Sequence[DetectedGpu], host: Host, information: Mapping[str, Information], root: str
 ) -> Finding | None:
     """Where ``/proc`` is hidden as a whole, nobody can tell which card a device node belongs to."""
     held = [card for card in cards if card.driver_bound == "nvidia"]
@@ -95,13 +95,13 @@ def _some_hidden(
     return Finding("container-hides-some", None, {"cards": str(len(held)), "devices": str(nodes)})
 
 
-def _device_nodes(root: Path) -> list[str]:
-    names = names_in(root / "dev")
+def _device_nodes(root: str) -> list[str]:
+    names = names_in(join(root, "dev"))
     return [name for name in names if name.startswith("nvidia") and name[6:].isdecimal()]
 
 
 def _without_devices(
-    cards: Sequence[DetectedGpu], host: Host, root: Path, environ: Mapping[str, str]
+    cards: Sequence[DetectedGpu], host: Host, root: str, environ: Mapping[str, str]
 ) -> Iterator[Finding]:
     """CUDA images set NVIDIA_VISIBLE_DEVICES themselves: it does not mean that a card was given."""
     held = [card for card in cards if card.driver_bound == "nvidia"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from os.path import join
 from time import monotonic
 
 from envforge.hardware.child import Answer, ask
@@ -25,13 +25,13 @@ _MIB = re.compile(r"[0-9]{1,9}\Z")
 _FOLDERS = ("usr/lib/wsl/lib", "usr/bin", "usr/local/bin", "usr/local/nvidia/bin")
 
 
-def find_smi(root: Path, environ: Mapping[str, str]) -> str | None:
+def find_smi(root: str, environ: Mapping[str, str]) -> str | None:
     """Find nvidia-smi on ``PATH``, then where WSL2 and container images keep it."""
-    folders = [*environ.get("PATH", "").split(":"), *(str(root / name) for name in _FOLDERS)]
+    folders = [*environ.get("PATH", "").split(":"), *(join(root, name) for name in _FOLDERS)]
     return shutil.which("nvidia-smi", path=":".join(filter(None, folders)))
 
 
-def ask_smi(root: Path, environ: Mapping[str, str], timeout_s: float) -> LayerReport:
+def ask_smi(root: str, environ: Mapping[str, str], timeout_s: float) -> LayerReport:
     """List the cards as nvidia-smi names them, all its answers together within ``timeout_s``."""
     program = find_smi(root, environ)
     if program is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from os.path import join
 from typing import NamedTuple
 
 from envforge.hardware.files import text_of
@@ -32,13 +32,13 @@ class TegraGpu(NamedTuple):
     compute_capability: ComputeCapability | None
 
 
-def find_tegra(root: Path) -> TegraGpu | None:
+def find_tegra(root: str) -> TegraGpu | None:
     """Identify the board by ``/proc/device-tree``; None on anything but a Tegra with CUDA."""
-    tree = root / "proc/device-tree"
-    words = [word.removeprefix("nvidia,") for word in text_of(tree / "compatible").split("\0")]
+    tree = join(root, "proc/device-tree")
+    words = [word.removeprefix("nvidia,") for word in text_of(join(tree, "compatible")).split("\0")]
     # the board says what it is from the narrowest name to the widest: "tegra23x" is a family
     chips = [word for word in words if word.startswith("tegra") and word[5:].isdecimal()]
     if not chips or chips[0] in WITHOUT_CUDA:
         return None
-    name = text_of(tree / "model").rstrip("\0").strip() or chips[0]
+    name = text_of(join(tree, "model")).rstrip("\0").strip() or chips[0]
     return TegraGpu(chips[0], name, CAPABILITIES.get(chips[0]))

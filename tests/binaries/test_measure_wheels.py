@@ -10,8 +10,8 @@ import pytest
 from cuda_tools import Nvrtc
 from fatbin_writer import PTX, SASS, Image, elf, fatbin
 
-from envforge.capability.load import DATA, read_table
 from envforge.capability.models import Linalg, Measurement, WheelCudnn, WheelFile
+from envforge.capability.tables import DATA, read_table
 
 sys.path.insert(0, str(Path(__file__).parent.parent.parent / "scripts"))
 
