@@ -109,7 +109,7 @@ def _check_machine(
     nameless = tuple(detected for detected, card in named if card is None)
     places = {card.address for card in nameless} | {None}
     rest = tuple(finding for finding in found.findings if finding.card in places)
-    return CheckReport(found.host, cards, nameless, (*judge_host(found.host), *rest))
+    return CheckReport(found.host, cards, nameless, (*judge_host(found.host, database), *rest))
 
 
 def identify(database: Database, gpu: str | None) -> list[tuple[Card, str]]:
@@ -168,7 +168,7 @@ def _judge_detected(
     asked = request._replace(driver=request.driver or at_hand, driver_holds_card=served)
     checked = _judge(database, asked, detected.detected_by, list_routes)
     own = [row for row in found.findings if row.card is not None and row.card == detected.address]
-    judged = judge_card(detected, checked.architecture, host, database.drivers)
+    judged = judge_card(detected, checked.architecture, host, database)
     return checked._replace(detected=detected, findings=(*own, *judged))
 
 

@@ -29,6 +29,7 @@ from envforge.capability.models import (
 
 if TYPE_CHECKING:  # at run time they are imported where a table is decoded on demand
     from envforge.capability.build_tools import BuildToolTable, PinnedBuildTable
+    from envforge.capability.limits import MachineLimits
     from envforge.capability.memory import CardMemory
     from envforge.capability.profiles import Profile
     from envforge.capability.pythons import PythonTable
@@ -80,6 +81,7 @@ class Database(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     cudnn_table: msgspec.Raw
     library_table: msgspec.Raw
     memory_table: msgspec.Raw
+    limit_table: msgspec.Raw
     submodule_table: msgspec.Raw
     torchvision_table: msgspec.Raw
     build_tool_table: msgspec.Raw
@@ -149,6 +151,13 @@ class Database(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         from envforge.capability.memory import CardMemory  # noqa: PLC0415
 
         return msgspec.msgpack.decode(self.memory_table, type=tuple[CardMemory, ...])
+
+    @cached_property
+    def limits(self) -> "MachineLimits":
+        """What drivers, kernels and NVIDIA's container toolkit serve."""
+        from envforge.capability.limits import MachineLimits  # noqa: PLC0415
+
+        return msgspec.msgpack.decode(self.limit_table, type=MachineLimits)
 
     @cached_property
     def submodules(self) -> "SubmoduleTable":

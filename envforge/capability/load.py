@@ -22,8 +22,8 @@ _DATA = os.path.join(_HERE, "data")
 _STEM = "database-"
 _VERSIONS_KEPT = 4
 _CHECKS = (
-    "build_tools database load memory models names profiles ptx pythons submodules tables"
-    " torchvision vendor"
+    "build_tools database limits load memory models names profiles ptx pythons submodules"
+    " tables torchvision vendor"
 )
 
 

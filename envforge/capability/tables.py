@@ -11,6 +11,7 @@ from envforge import documents
 from envforge.capability import models
 from envforge.capability.build_tools import BuildToolTable, PinnedBuildTable
 from envforge.capability.database import Database
+from envforge.capability.limits import MachineLimits
 from envforge.capability.memory import CardMemory
 from envforge.capability.names import index
 from envforge.capability.profiles import Profile
@@ -42,6 +43,7 @@ _FILES: dict[str, Any] = {
     "builds": BuildTable,
     "cudnn": CudnnTable,
     "devices": DeviceTable,
+    "limits": MachineLimits,
     "pinned_builds": PinnedBuildTable,
     "ptx": PtxTable,
     "pythons": PythonTable,
@@ -92,6 +94,7 @@ def compile_yaml(data: Path = DATA) -> Database:
         cudnn_table=_encode(tables["cudnn"]),
         library_table=_encode(tables["libraries"]),
         memory_table=_encode(tables["memory"]),
+        limit_table=_encode(tables["limits"]),
         submodule_table=_encode(tables["submodules"]),
         torchvision_table=_encode(tables["torchvision"]),
         build_tool_table=_encode(tables["build_tools"]),

@@ -8,40 +8,37 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from envforge.capability.database import Database
 from envforge.capability.lookup import first_branch
 from envforge.capability.models import Architecture, DriverBranch
 from envforge.hardware.cards import DetectedGpu
-from envforge.hardware.finding import Finding
+from envforge.hardware.finding import Finding, FindingKey
 from envforge.hardware.host import Host
-from envforge.hardware.limits import (
-    CONTAINER_TOOLKIT_FLOOR,
-    KERNEL_LIMITS,
-    OPEN_MODULE_FROM,
-    PROPRIETARY_MODULE_BELOW,
-    CapabilityBound,
-)
 from envforge.values import ComputeCapability, version_key
 
 _VERSION = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})*")
 
 
 def judge_card(
-    card: DetectedGpu, architecture: Architecture, host: Host, drivers: Sequence[DriverBranch]
+    card: DetectedGpu, architecture: Architecture, host: Host, database: Database
 ) -> tuple[Finding, ...]:
     """Judge one card of this machine; a Jetson's driver comes with its board's own release."""
     if architecture.tegra or card.detected_by == "device-tree":
         return ()
     return (
-        *_branch(card, architecture, host, drivers),
-        *_module(card, architecture, host),
-        *_kernel(card, architecture, host),
+        *_branch(card, architecture, host, database.drivers),
+        *_module(card, architecture, host, database),
+        *_kernel(card, architecture, host, database),
     )
 
 
-def judge_host(host: Host) -> tuple[Finding, ...]:
+def judge_host(host: Host, database: Database) -> tuple[Finding, ...]:
     """Judge what is the same for every card: NVIDIA's container toolkit against the driver."""
-    driver, floor = _key(host.driver), CONTAINER_TOOLKIT_FLOOR
-    if driver is None or host.container_toolkit is None or driver >= version_key(floor.driver):
+    driver = _key(host.driver)
+    if driver is None or host.container_toolkit is None:
+        return ()
+    floor = database.limits.container_toolkit
+    if driver >= version_key(floor.driver):
         return ()
     facts = {
         "toolkit": host.container_toolkit,
@@ -90,34 +87,38 @@ def judge_driver(
         yield Finding("driver-too-old", address, facts)
 
 
-def _module(card: DetectedGpu, architecture: Architecture, host: Host) -> Iterator[Finding]:
+def _module(
+    card: DetectedGpu, architecture: Architecture, host: Host, database: Database
+) -> Iterator[Finding]:
     """The open kernel module and the proprietary one do not serve the same cards."""
+    if host.driver_flavour is None or is_served(card, host):
+        return
+    is_open = host.driver_flavour == "open"
+    limits = database.limits
+    bound = limits.open_module_from if is_open else limits.proprietary_module_below
     capability = ComputeCapability.parse(architecture.compute_capability)
-    if is_served(card, host):
-        return
-    if host.driver_flavour == "open" and capability < OPEN_MODULE_FROM.capability:
-        facts = _bound(capability, OPEN_MODULE_FROM)
-        yield Finding("open-module-too-old-card", card.address, facts)
-    if host.driver_flavour == "proprietary" and capability >= PROPRIETARY_MODULE_BELOW.capability:
-        facts = _bound(capability, PROPRIETARY_MODULE_BELOW)
-        yield Finding("proprietary-module-too-new-card", card.address, facts)
+    is_newer = capability >= ComputeCapability.parse(bound.compute_capability)
+    if is_newer != is_open:
+        facts = {
+            "compute_capability": str(capability),
+            "bound": bound.compute_capability,
+            "source": bound.source,
+        }
+        key: FindingKey = (
+            "open-module-too-old-card" if is_open else "proprietary-module-too-new-card"
+        )
+        yield Finding(key, card.address, facts)
 
 
-def _bound(capability: ComputeCapability, bound: CapabilityBound) -> dict[str, str]:
-    return {
-        "compute_capability": str(capability),
-        "bound": str(bound.capability),
-        "source": bound.source,
-    }
-
-
-def _kernel(card: DetectedGpu, architecture: Architecture, host: Host) -> Iterator[Finding]:
+def _kernel(
+    card: DetectedGpu, architecture: Architecture, host: Host, database: Database
+) -> Iterator[Finding]:
     """Only a card without its driver is warned: one that is served proves that it compiled."""
-    kernel, last = _key(host.kernel), architecture.last_driver_branch
-    limit = next((row for row in KERNEL_LIMITS if row.branch == last), None)
-    if limit is None or kernel is None or host.wsl or card.driver_bound == "nvidia":
+    kernel = _key(host.kernel)
+    if kernel is None or host.wsl or card.driver_bound == "nvidia":
         return
-    if kernel[:2] < version_key(limit.fails_from):
+    limit = database.limits.kernel_of(architecture.last_driver_branch)
+    if limit is None or kernel[:2] < version_key(limit.fails_from):
         return
     patched = kernel[:2] <= version_key(limit.patched_through)
     yield Finding(

@@ -47,10 +47,10 @@ def architecture_of(card: DetectedGpu, database: Database) -> Architecture | Non
 
 
 def findings(detection: Detection, database: Database) -> tuple[str, ...]:
-    found = [*detection.findings, *judge_host(detection.host)]
+    found = [*detection.findings, *judge_host(detection.host, database)]
     for card in detection.cards:
         if architecture := architecture_of(card, database):
-            found += judge_card(card, architecture, detection.host, database.drivers)
+            found += judge_card(card, architecture, detection.host, database)
     return tuple(sorted({finding.key for finding in found}))
 
 
