@@ -302,19 +302,21 @@ def _left_early(search: Search) -> Iterator[Candidate]:
     if broken := _release_rules(search):
         yield search.left(broken)
     else:
-        yield from (search.left(broken, branches) for broken, branches in _refused(search))
+        for broken, branches in _refused(search):
+            yield search.left(broken, branches)
 
 
 def _refused(search: Search) -> rules.Grouped:
     """Go through toolkits, the places that have them, and the host compilers there."""
     ground = search.ground
-    yield from ground.axis_of_cuda.refused(ground.nvcc, search.refused_cuda)
+    found = ground.axis_of_cuda.refused(ground.nvcc, search.refused_cuda)
     for undriven, broken in ground.undriven.items():
         if undriven not in search.refused_cuda.values:
-            yield broken, 1
+            found.append((broken, 1))
     for version, toolkit in ground.toolkits.items():
         if version in search.compiling:
-            yield from ground.refused_with(toolkit, search.refused_gcc)
+            found += ground.refused_with(toolkit, search.refused_gcc)
+    return found
 
 
 def _builds(search: Search, python_origin: PythonOrigin) -> Iterator[Candidate]:

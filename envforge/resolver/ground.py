@@ -13,7 +13,7 @@ from envforge.resolver import rules
 from envforge.resolver.model import Broken, Request
 from envforge.values import version_key
 
-Hosts = tuple[Counter[tuple[Broken, ...]], rules.Axis]
+Hosts = tuple[rules.Grouped, rules.Axis]
 """Of the places with a toolkit: the rules that some break, the host compilers of the others."""
 
 
@@ -156,6 +156,16 @@ class Ground:
         found = {compiler.version for row in self.platforms for compiler in row.compilers}
         return frozenset(filter(self.accepts_gcc, found))
 
+    @cached_property
+    def compilers_on(self) -> Mapping[str, list[str]]:
+        """Platform -> its host compilers that are asked for."""
+        return {
+            platform.name: [
+                row.version for row in platform.compilers if row.version in self.compilers
+            ]
+            for platform in self.platforms
+        }
+
     @property
     def is_narrow(self) -> bool:
         """Host compilers or platforms were chosen: only then is it worth looking at each place."""
@@ -182,7 +192,7 @@ class Ground:
             (place.toolkit.version, gcc)
             for place in self.places
             if (self.built_pythons or place.platform.name in self.pythons_of) and not place.broken
-            for gcc in self.compilers_of(place)
+            for gcc in self.compilers_on[place.platform.name]
             if gcc not in self.terrain.refused_gcc(place.toolkit).values
         )
 
@@ -212,7 +222,7 @@ class Ground:
         return found
 
     def refused_with(self, toolkit: CudaToolkit, refused: rules.Refused) -> rules.Grouped:
-        """Yield what breaks a rule at its place with the toolkit, or at its host compiler there.
+        """Return what breaks a rule at its place with the toolkit, or at its host compiler there.
 
         ``refused``: host compilers that the release refuses.
         """
@@ -220,8 +230,7 @@ class Ground:
         if found is None:
             found = self._hosts[toolkit.version] = self._hosts_with(toolkit)
         broken_places, compilers = found
-        yield from broken_places.items()
-        yield from compilers.refused(self.terrain.refused_gcc(toolkit), refused)
+        return [*broken_places, *compilers.refused(self.terrain.refused_gcc(toolkit), refused)]
 
     def _hosts_with(self, toolkit: CudaToolkit) -> Hosts:
         broken_places, compilers = Counter[tuple[Broken, ...]](), Counter[str]()
@@ -229,8 +238,8 @@ class Ground:
             if place.broken:
                 broken_places[place.broken] += 1
             else:
-                compilers.update(self.compilers_of(place))
-        return broken_places, rules.Axis(compilers)
+                compilers.update(self.compilers_on[place.platform.name])
+        return list(broken_places.items()), rules.Axis(compilers)
 
 
 class Place:

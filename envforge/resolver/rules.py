@@ -35,7 +35,7 @@ class Refused(NamedTuple):
     broken: tuple[Broken, ...]
 
 
-Grouped = Iterator[tuple[tuple[Broken, ...], int]]
+Grouped = list[tuple[tuple[Broken, ...], int]]
 """Rules that are broken together, and how many times."""
 
 
@@ -47,7 +47,7 @@ class Axis:
         self._counted: dict[tuple[frozenset[str], frozenset[str]], tuple[int, int, int]] = {}
 
     def refused(self, first: Refused, second: Refused) -> Grouped:
-        """Yield the rules that are broken, the first record's, the second's or both, and how often.
+        """Return the rules that are broken, of one record or of both, and how often.
 
         Releases differ in their rules more than in what these refuse: that is counted once.
         """
@@ -56,12 +56,12 @@ class Axis:
         if counted is None:
             counted = self._counted[key] = self._count(*key)
         both, only_first, only_second = counted
-        if both:
-            yield first.broken + second.broken, both
+        found = [(first.broken + second.broken, both)] if both else []
         if only_first:
-            yield first.broken, only_first
+            found.append((first.broken, only_first))
         if only_second:
-            yield second.broken, only_second
+            found.append((second.broken, only_second))
+        return found
 
     def _count(self, first: frozenset[str], second: frozenset[str]) -> tuple[int, int, int]:
         both = self._sum(first & second)
@@ -285,11 +285,8 @@ def about(database: Database, axes: Collection[str]) -> tuple[Rule, ...]:
 
 def general(constraints: Iterable[Rule], axes: Mapping[str, str]) -> tuple[Broken, ...]:
     """The constraints, which are :func:`about` these axes, must hold."""
-    return tuple(
-        _broken(row.id, "general", row, why=row.why)
-        for row in constraints
-        if _hold(row.when, axes) and not _hold(row.require, axes)
-    )
+    broken = [row for row in constraints if _hold(row.when, axes) and not _hold(row.require, axes)]
+    return tuple(_broken(row.id, "general", row, why=row.why) for row in broken) if broken else ()
 
 
 def _hold(conditions: Mapping[str, str], axes: Mapping[str, str]) -> bool:
