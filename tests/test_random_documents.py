@@ -219,6 +219,7 @@ DOCUMENTS = [
 ANSWERS = {
     "binaries.interpreter": "the path of the Python that was asked",
     "capability.database": "the compiled database, found by the hash of its YAML",
+    "capability.load": "the same, or what a wheel carries: test_load damages both",
     "capability.ptx": "the same",
     "hardware.nvml": "test_random_machines and test_driver_layers",
     "hardware.usage": "of a child of ours",
