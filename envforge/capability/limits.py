@@ -3,8 +3,6 @@
 Annotations are native, as in :mod:`envforge.capability.models`.
 """
 
-from __future__ import annotations
-
 import msgspec
 
 from envforge.capability.models import Capability, Fact, Version

@@ -51,4 +51,4 @@ def _each_once(places: Iterable[Path]) -> Iterator[Room]:
 
 def _is_there(path: Path) -> bool:
     """What no file system would take as a name is not there, either."""
-    return os.path.isdir(path)
+    return os.path.isdir(path)  # Path.is_dir raises for it

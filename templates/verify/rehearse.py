@@ -6,7 +6,7 @@ JSON for each, the card first and a training last. Runs on Python from 2.7 and t
 operator this torch does not have is said to be absent.
 
 Each is computed in a process of its own, as many at a time as fit: the driver compiles on one core,
-minutes for some operators, and after one that faults a process computes nothing any more.
+a minute and more for some operators, and after one that faults a process computes nothing any more.
 """
 
 from __future__ import print_function
@@ -32,7 +32,7 @@ TRAINING = "training"
 COMMAND = [sys.executable, "-W", "ignore", os.path.abspath(__file__)]
 """Computes one thing, whose name and precision come behind it."""
 ROOM = {"memory": 2 << 30, "card": 1 << 30}
-"""Bytes a process is given: torch with CUDA's libraries, their code and context on the card."""
+"""Bytes a process is given, estimated: torch with CUDA's libraries, their code and context."""
 
 
 def operator(kind, name=None):

@@ -169,6 +169,14 @@ def test_a_jetson_is_not_judged_by_desktop_branches(database: Database) -> None:
     assert keys(database, board, "8.7", host("540.4.0", kernel="7.2.0")) == []
 
 
+def test_every_limit_has_an_address_and_is_what_others_said(database: Database) -> None:
+    limits = database.limits
+    bounds = (limits.open_module_from, limits.proprietary_module_below, limits.container_toolkit)
+    for limit in (*limits.kernels, *bounds):
+        assert "https://" in limit.source
+        assert limit.evidence in ("vendor-docs", "third-party")
+
+
 def test_kernel_limits_are_of_last_branches_and_in_order(database: Database) -> None:
     last = {row.last_driver_branch for row in database.architectures.values()}
     kernels = database.limits.kernels
