@@ -44,5 +44,6 @@ def tests(session: nox.Session) -> None:
         "--cov",
         "--cov-report=term:skip-covered",
         "--durations=12",
+        "-pno:cacheprovider",  # it cannot write on a full disk, and fixtures are then not ended
         *session.posargs,
     )

@@ -231,6 +231,10 @@ def private_engine(
         shutil.rmtree(engine.data, ignore_errors=True)
 
 
+WRITTEN_BYTES = 8 << 20
+"""What is written after the allocation, whose own tables take some of the free blocks."""
+
+
 class Disk(NamedTuple):
     """A file system in a file, small enough to be filled."""
 
@@ -241,14 +245,17 @@ class Disk(NamedTuple):
         return self.root / "ballast"
 
     def fill(self, leave_mib: int) -> None:
-        """Take everything but ``leave_mib``, to the last block where that is 0."""
-        free = shutil.disk_usage(self.root).free - (leave_mib << 20)
+        """Take everything but ``leave_mib``, to the last block where that is 0.
+
+        What is allocated takes no room of the disk below; what is written does.
+        """
+        left = leave_mib << 20 or WRITTEN_BYTES
         with self._ballast.open("wb", buffering=0) as stream:
-            if leave_mib:
-                os.posix_fallocate(stream.fileno(), 0, free)
-            else:
+            os.posix_fallocate(stream.fileno(), 0, shutil.disk_usage(self.root).free - left)
+            if not leave_mib:
+                stream.seek(0, os.SEEK_END)
                 with contextlib.suppress(OSError):
-                    while stream.write(bytes(1 << 20)):
+                    while stream.write(bytes(4096)):
                         pass
 
     def free(self) -> None:
