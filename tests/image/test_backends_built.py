@@ -229,6 +229,24 @@ def test_a_file_of_the_users_own_is_never_replaced(root):
     assert root.say("cat /tmp/a.txt") == "mine\n"
 
 
+HALF_INSTALLED = """\
+apt-get update -qq && cd /tmp && apt-get download -qq gcc cpp-12 && dpkg --unpack gcc_*.deb
+dpkg --unpack cpp-12_*.deb & unpacking=$!
+until dpkg-query -W -f '${db:Status-Abbrev}' cpp-12 | grep -q iHR; do :; done
+kill -9 $unpacking; wait; rm /tmp/*.deb; dpkg-query -W -f '${db:Status-Abbrev} ' gcc cpp-12
+"""
+
+
+def test_packages_that_an_interrupted_step_left_half_installed_are_mended(root):
+    assert root.build().code == 7
+    assert root.say(f"exec 2>/dev/null; {HALF_INSTALLED}").endswith("iHR iU  ")
+    root.say("touch /root/go")
+    answer = root.build()
+    assert answer.code == 0, answer.stdout + answer.stderr
+    assert "mending the packages that the interrupted step left half installed" in answer.stdout
+    assert root.say("dpkg --audit; gcc -dumpversion") == "12\n"
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_the_toolchain_is_installed_though_it_was_killed_and_its_nvcc_makes_the_plans_code(started):

@@ -145,7 +145,18 @@ undo() {
         [ ! -e "$path" ] || say "  removing $path, which the interrupted step began"
         rm -rf -- "$path"
     done <"$note.begun"
-    dpkg --configure -a
+    mend_packages
+}
+
+# Interrupted, dpkg leaves packages half unpacked, or unpacked before those that they depend on.
+mend_packages() {
+    if dpkg --configure -a && [ -z "$(dpkg --audit)" ]; then
+        return
+    fi
+    say "  mending the packages that the interrupted step left half installed"
+    { apt-get update && apt-get install -y --no-install-recommends --fix-broken; } ||
+        fail 7 "the interrupted step left packages that apt cannot mend" \
+            "apt-get install --fix-broken, by hand; or a fresh root ($bootstrap)"
 }
 
 # provide SOURCE TARGET: what an image's builder mounts for the time of a step is a link here.
