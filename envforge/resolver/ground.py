@@ -13,6 +13,9 @@ from envforge.resolver import rules
 from envforge.resolver.model import Broken, Request
 from envforge.values import version_key
 
+Site = tuple[tuple[bool, ...], tuple[str, ...], bool]
+"""Of a toolkit: what rules say to it, the platforms that ship it, whether others can have it."""
+
 Hosts = tuple[rules.Grouped, rules.Axis]
 """Of the places with a toolkit: the rules that some break, the host compilers of the others."""
 
@@ -25,6 +28,7 @@ class Terrain:
         self.on_places = rules.about(database, Place.AXES)
         self.on_built_pythons = rules.about(database, Place.AXES_OF_BUILT)
         self._places: dict[str, tuple[Place, ...]] = {}
+        self._sites: dict[str, Site] = {}
         self._refused_gcc: dict[str, rules.Refused] = {}
         self._compilers = frozenset(
             row.version for platform in database.platforms for row in platform.compilers
@@ -37,12 +41,31 @@ class Terrain:
             found = self._places[toolkit.version] = tuple(self._found(toolkit))
         return found
 
+    def site(self, toolkit: CudaToolkit) -> Site:
+        """Return what decides about its places; few toolkits differ in it."""
+        found = self._sites.get(toolkit.version)
+        if found is None:
+            held = rules.answers(self.on_places, "cuda", toolkit.version)
+            owners = self._owners.get(toolkit.version, ())
+            found = self._sites[toolkit.version] = (held, owners, toolkit.runfile is not None)
+        return found
+
     def refused_gcc(self, toolkit: CudaToolkit) -> rules.Refused:
         """Host compilers of any platform that the toolkit's headers refuse."""
         found = self._refused_gcc.get(toolkit.version)
         if found is None:
             found = rules.host_compiler(toolkit, self._compilers)
             self._refused_gcc[toolkit.version] = found
+        return found
+
+    @cached_property
+    def _owners(self) -> Mapping[str, tuple[str, ...]]:
+        """Toolkit -> the platforms that ship it."""
+        found: dict[str, tuple[str, ...]] = {}
+        for platform in self.database.platforms:
+            if platform.cuda is not None:
+                version = platform.cuda.version
+                found[version] = (*found.get(version, ()), platform.name)
         return found
 
     def _found(self, toolkit: CudaToolkit) -> Iterator[Place]:
@@ -65,7 +88,7 @@ class Ground:
         self.accepts_python = matcher("--python", request.python)
         self._drivers: dict[str, tuple[Broken, ...]] = {}
         self._compilers: dict[Place, tuple[str, ...]] = {}
-        self._hosts: dict[str, Hosts] = {}
+        self._hosts: dict[Site, Hosts] = {}
 
     @property
     def card(self) -> Card:
@@ -226,9 +249,10 @@ class Ground:
 
         ``refused``: host compilers that the release refuses.
         """
-        found = self._hosts.get(toolkit.version)
+        site = self.terrain.site(toolkit)
+        found = self._hosts.get(site)
         if found is None:
-            found = self._hosts[toolkit.version] = self._hosts_with(toolkit)
+            found = self._hosts[site] = self._hosts_with(toolkit)
         broken_places, compilers = found
         return [*broken_places, *compilers.refused(self.terrain.refused_gcc(toolkit), refused)]
 

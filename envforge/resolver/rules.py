@@ -289,13 +289,22 @@ def general(constraints: Iterable[Rule], axes: Mapping[str, str]) -> tuple[Broke
     return tuple(_broken(row.id, "general", row, why=row.why) for row in broken) if broken else ()
 
 
+def answers(constraints: Iterable[Rule], axis: str, value: str) -> tuple[bool, ...]:
+    """Say which conditions on the axis hold for a value: two of the same answers break the same."""
+    return tuple(
+        _is_met(conditions[axis], value)
+        for row in constraints
+        for conditions in (row.when, row.require)
+        if axis in conditions
+    )
+
+
 def _hold(conditions: Mapping[str, str], axes: Mapping[str, str]) -> bool:
+    return all(_is_met(condition, axes[axis]) for axis, condition in conditions.items())
+
+
+def _is_met(condition: str, value: str) -> bool:
     """A condition is a range, or words of which one must be equal."""
-    for axis, condition in conditions.items():  # asked for each place: no generator for all()
-        value = axes[axis]
-        if condition[0] in "<>":
-            if not in_range(value, condition):
-                return False
-        elif value not in condition.split("|"):
-            return False
-    return True
+    if condition[0] in "<>":
+        return in_range(value, condition)
+    return value in condition.split("|")
