@@ -19,7 +19,8 @@ LEAST_MIB = 1024
 """With less, folders of tests, coverage and pytest's own output fail one after the other."""
 ENGINE_MIB = 6 * 1024
 """The most that one module was seen to take at once (2026-11-28): podman's storage 5843 MiB, the
-disk of ``test_faults.py`` 4117. What Docker keeps comes on top: a whole session left 22 GiB more."""
+disk of ``test_faults.py`` 4117. What is kept comes on top: a whole session from nothing took 41 GiB
+(2026-11-29), the next one little."""
 
 settings.register_profile("same", derandomize=True)
 if "ENVFORGE_EXAMPLES" not in os.environ:

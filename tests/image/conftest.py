@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import functools
-import gc
 import os
 import sys
 import tempfile
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -86,10 +84,6 @@ def own_engine() -> Iterator[PrivateEngine]:
         private_engine(Path(folder)) as engine,
     ):
         yield engine
-    with warnings.catch_warnings():
-        # docker-py leaks a socket for every connection that a killed engine refuses.
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
 
 
 @pytest.fixture

@@ -178,21 +178,31 @@ class PrivateEngine:
 
     def start(self, arguments: Sequence[str] = ()) -> Engine:
         self.write_wrapper()
-        # In its own namespace every dockerd has number 1: a killed one's file would name this one.
-        (self.folder / "pid").unlink(missing_ok=True)
-        with (self.folder / "log").open("wb") as log:
-            self._process = subprocess.Popen(
-                [str(self.wrapper), *arguments], stdout=log, stderr=log, start_new_session=True
-            )
+        self._log.unlink(missing_ok=True)
         engine: list[Engine] = []
 
         def answers() -> bool:
+            if self._process is None or self._process.poll() is not None:
+                # As systemd would: dockerd gives up when its containerd takes over 15 seconds.
+                self._process = self._launch(arguments)
             with contextlib.suppress(EngineUnavailable):
                 engine.append(connect(host=self.host))
             return bool(engine)
 
-        assert wait_until(answers, 30), (self.folder / "log").read_text()[-2000:]
+        assert wait_until(answers, 90), self._log.read_text()[-2000:]
         return engine[0]
+
+    @property
+    def _log(self) -> Path:
+        return self.folder / "log"
+
+    def _launch(self, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
+        # In its own namespace every dockerd has number 1: a killed one's file would name this one.
+        (self.folder / "pid").unlink(missing_ok=True)
+        with self._log.open("ab") as log:
+            return subprocess.Popen(
+                [str(self.wrapper), *arguments], stdout=log, stderr=log, start_new_session=True
+            )
 
     @property
     def pid(self) -> int:

@@ -172,8 +172,6 @@ def test_ctrl_c_ends_the_build_and_everything_in_it(
     assert engine.image("envforge-test/stopped") is None
 
 
-# docker-py leaks a socket for every connection that a killed engine refuses.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_engine_killed_in_a_build_is_said_to_have_stopped(
     engine: Engine, own_engine: PrivateEngine, tmp_path: Path
 ) -> None:

@@ -84,8 +84,6 @@ def test_a_gpu_the_engine_cannot_give_is_said_with_what_to_install(
         container.remove()
 
 
-# docker-py leaks a socket for every connection that a killed engine refuses.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_logs_and_wait_notice_a_killed_engine(own_engine: PrivateEngine, tmp_path: Path) -> None:
     context = make_context(tmp_path / "context")
     with own_engine.start() as private:

@@ -89,8 +89,6 @@ def test_an_engine_without_any_room_says_so_before_the_first_step(small: Small) 
         engine.build(small.build, log=small.log)
 
 
-# docker-py leaks a socket for every connection that a killed engine refuses.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_killed_engine_that_is_started_again_goes_on(small: Small) -> None:
     kill = Heard("started", small.engine.kill)
     with small.engine.start() as engine, pytest.raises(BuildFailed) as caught:
