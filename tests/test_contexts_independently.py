@@ -95,6 +95,7 @@ def hadolint(*files: Path) -> list[dict]:
     return json.loads(ended.stdout)
 
 
+@pytest.mark.slow
 def test_hadolint_finds_nothing_in_any_context(rendered):
     files = [rendered / name / "Dockerfile" for name in (*SOURCES, *WHEELS)]
     files.append(ROOT / "Dockerfile.base")
