@@ -151,7 +151,7 @@ def explain(database: Database, request: Request) -> Conflict:
 
 
 def _explain(terrain: Terrain, request: Request, asked: Sequence[Search]) -> Conflict:
-    space = list(_space(asked, request))
+    space = _space(asked, request)
     reasons = {id(candidate.broken): candidate.broken for candidate in space}.values()
     sets = {frozenset(rule.id for rule in broken) for broken in reasons}
     by_id = {rule.id: rule for broken in reasons for rule in broken}
@@ -194,15 +194,17 @@ def _toolkits(database: Database, request: Request) -> Toolkits | None:
     )
 
 
-def _space(asked: Sequence[Search], request: Request) -> Iterator[Candidate]:
+def _space(asked: Sequence[Search], request: Request) -> list[Candidate]:
     """Walk it in the order of preference: cheapest route first, newest release first.
 
     A Python built from source comes after every plan with one of a distribution.
     """
+    found: list[Candidate] = []
     for route in _routes(request):
         for origin in python_origins(route):
             for search in asked:
-                yield from candidates(search, route, origin)
+                found += candidates(search, route, origin)
+    return found
 
 
 def _deletion_order(rule: Broken) -> tuple[int, str]:

@@ -125,8 +125,8 @@ def _may_compile(search: Search) -> bool:
     if ground.unserved or not search.compiling:
         return False
     if ground.is_narrow and not any(
-        toolkit in search.compiling and gcc not in search.refused_gcc.values
-        for toolkit, gcc in ground.pairings
+        toolkit in search.compiling and not compilers <= search.refused_gcc.values
+        for toolkit, compilers in ground.compilers_beside.items()
     ):
         return False
     return _has_python(search)
@@ -297,13 +297,11 @@ def _cpu(search: Search) -> Iterator[Candidate]:
         yield from _placed(search, wheel, without_card)
 
 
-def _left_early(search: Search) -> Iterator[Candidate]:
-    """Yield what is left before any Python is chosen: all that breaks the same rules at once."""
+def _left_early(search: Search) -> list[Candidate]:
+    """Return what is left before any Python is chosen: all that breaks the same rules at once."""
     if broken := _release_rules(search):
-        yield search.left(broken)
-    else:
-        for broken, branches in _refused(search):
-            yield search.left(broken, branches)
+        return [search.left(broken)]
+    return [search.left(broken, branches) for broken, branches in _refused(search)]
 
 
 def _refused(search: Search) -> rules.Grouped:
@@ -382,8 +380,11 @@ def _with_built_python(search: Search, place: Place) -> Iterator[Candidate]:
     for gcc in _compilers(search, place):
         for python in search.ground.built_pythons:
             if python not in search.refused_built_pythons.values and not place.has_python(python):
-                built = _built(search, place, gcc, python, "source")
-                yield Candidate(built, place.refuses_built(python))
+                broken = search.ground.terrain.refuses_built(place.platform, python)
+                if broken:
+                    yield search.left(broken)
+                else:
+                    yield Candidate(_built(search, place, gcc, python, "source"), ())
 
 
 def _built(

@@ -20,15 +20,21 @@ Hosts = tuple[rules.Grouped, rules.Axis]
 """Of the places with a toolkit: the rules that some break, the host compilers of the others."""
 
 
+AXES_OF_PLACE = ("route", "cuda", "cuda_origin", "platform", "glibc")
+AXES_OF_BUILT_PYTHON = ("route", "python_origin", "python", "platform")
+
+
 class Terrain:
     """What all requests stand on: an explanation asks several."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
-        self.on_places = rules.about(database, Place.AXES)
-        self.on_built_pythons = rules.about(database, Place.AXES_OF_BUILT)
+        self.on_places = rules.about(database, AXES_OF_PLACE)
+        self.on_built_pythons = rules.about(database, AXES_OF_BUILT_PYTHON)
         self._places: dict[str, tuple[Place, ...]] = {}
         self._sites: dict[str, Site] = {}
+        self._broken: dict[tuple[tuple[bool, ...], str, str], tuple[Broken, ...]] = {}
+        self._refused_built: dict[tuple[str, str], tuple[Broken, ...]] = {}
         self._refused_gcc: dict[str, rules.Refused] = {}
         self._compilers = frozenset(
             row.version for platform in database.platforms for row in platform.compilers
@@ -48,6 +54,28 @@ class Terrain:
             held = rules.answers(self.on_places, "cuda", toolkit.version)
             owners = self._owners.get(toolkit.version, ())
             found = self._sites[toolkit.version] = (held, owners, toolkit.runfile is not None)
+        return found
+
+    def broken(self, place: Place) -> tuple[Broken, ...]:
+        """Return the rules that a place breaks: of alike toolkits, one is asked."""
+        platform = place.platform
+        key = (self.site(place.toolkit)[0], place.origin, platform.name)
+        found = self._broken.get(key)
+        if found is None:
+            cuda = place.toolkit.version
+            values = ("source", cuda, place.origin, platform.name, platform.glibc)
+            axes = dict(zip(AXES_OF_PLACE, values, strict=True))
+            found = self._broken[key] = rules.general(self.on_places, axes)
+        return found
+
+    def refuses_built(self, platform: Platform, python: str) -> tuple[Broken, ...]:
+        """Return what the platform's libraries have against building that Python."""
+        key = (platform.name, python)
+        found = self._refused_built.get(key)
+        if found is None:
+            values = ("source", "source", python, platform.name)
+            axes = dict(zip(AXES_OF_BUILT_PYTHON, values, strict=True))
+            found = self._refused_built[key] = rules.general(self.on_built_pythons, axes)
         return found
 
     def refused_gcc(self, toolkit: CudaToolkit) -> rules.Refused:
@@ -206,18 +234,20 @@ class Ground:
         return self.versions_of_cuda.difference(self.nvcc.values, self.undriven)
 
     @cached_property
-    def pairings(self) -> frozenset[tuple[str, str]]:
-        """Those toolkits, each with every host compiler beside which some platform has it.
+    def compilers_beside(self) -> Mapping[str, set[str]]:
+        """Toolkit of those -> the host compilers beside which some platform has it.
 
         A platform without a Python that is asked for has none of them.
         """
-        return frozenset(
-            (place.toolkit.version, gcc)
-            for place in self.places
-            if (self.built_pythons or place.platform.name in self.pythons_of) and not place.broken
-            for gcc in self.compilers_on[place.platform.name]
-            if gcc not in self.terrain.refused_gcc(place.toolkit).values
-        )
+        found: dict[str, set[str]] = {}
+        for place in self.places:
+            name, toolkit = place.platform.name, place.toolkit
+            asked = self.compilers_on[name]
+            if not asked or place.broken or not (self.built_pythons or name in self.pythons_of):
+                continue
+            accepted = set(asked) - self.terrain.refused_gcc(toolkit).values
+            found.setdefault(toolkit.version, set()).update(accepted)
+        return found
 
     @cached_property
     def places(self) -> tuple[Place, ...]:
@@ -269,9 +299,6 @@ class Ground:
 class Place:
     """A platform with a toolkit on it."""
 
-    AXES = ("route", "cuda", "cuda_origin", "platform", "glibc")
-    AXES_OF_BUILT = ("route", "python_origin", "python", "platform")
-
     def __init__(
         self, terrain: Terrain, rank: int, platform: Platform, toolkit: CudaToolkit, origin: str
     ) -> None:
@@ -287,18 +314,9 @@ class Place:
         """Tell whether the platform's own archive has that Python."""
         return any(python.version == version for python in self.platform.pythons)
 
-    def refuses_built(self, version: str) -> tuple[Broken, ...]:
-        """Tell what the platform's libraries have against building that Python."""
-        values = ("source", "source", version, self.platform.name)
-        axes = dict(zip(self.AXES_OF_BUILT, values, strict=True))
-        return rules.general(self.terrain.on_built_pythons, axes)
-
     @cached_property
     def broken(self) -> tuple[Broken, ...]:
-        platform = self.platform
-        values = ("source", self.toolkit.version, self.origin, platform.name, platform.glibc)
-        axes = dict(zip(self.AXES, values, strict=True))
-        return rules.general(self.terrain.on_places, axes)
+        return self.terrain.broken(self)
 
     @cached_property
     def compilers(self) -> tuple[str, ...]:

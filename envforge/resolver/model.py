@@ -86,7 +86,7 @@ class Broken(NamedTuple):
     evidence: str
 
 
-class Candidate(NamedTuple):
+class Candidate(msgspec.Struct, frozen=True):
     """A resolution and the rules that forbid it; none broken: it is possible."""
 
     resolution: Resolution
