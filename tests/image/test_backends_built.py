@@ -232,7 +232,7 @@ def test_a_file_of_the_users_own_is_never_replaced(root):
 HALF_INSTALLED = """\
 apt-get update -qq && cd /tmp && apt-get download -qq gcc cpp-12 && dpkg --unpack gcc_*.deb
 dpkg --unpack cpp-12_*.deb & unpacking=$!
-until dpkg-query -W -f '${db:Status-Abbrev}' cpp-12 | grep -q iHR; do :; done
+until dpkg-query -W -f '${db:Status-Abbrev}' cpp-12 | grep -q ^i; do :; done
 kill -9 $unpacking; wait; rm /tmp/*.deb; dpkg-query -W -f '${db:Status-Abbrev} ' gcc cpp-12
 """
 
